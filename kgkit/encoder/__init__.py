@@ -1,0 +1,1 @@
+"""Concept encoders: text and graph towers, objectives, training, the artifact."""

@@ -1,0 +1,134 @@
+"""Artifact folders: a manifest written last, atomic replacement, provenance.
+
+A folder (graph, encoder, data, model) is complete if and only if it holds `manifest.json`, which is written last by
+an atomic rename. Work goes to `<folder>.partial` and is renamed when done, so a killed run leaves nothing that loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kgkit import __version__
+from kgkit.errors import InputError
+
+FORMAT_VERSION = 1
+_LIBRARIES = ("torch", "torch-geometric", "pykeen", "transformers", "faiss-cpu", "pyoxigraph", "polars", "numpy")
+_KINDS = {"kg": "knowledge graph", "encoder": "concept encoder", "data": "prepared data", "model": "trained model"}
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_json_atomically(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old content or the new, never a part."""
+    write_text_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def partial_folder(final: Path, *, keep: bool = False) -> Path:
+    """The folder in which `final` is prepared; emptied first unless `keep` (a resumed run)."""
+    partial = final.with_name(final.name + ".partial")
+    if partial.exists() and not keep:
+        shutil.rmtree(partial)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create the output folder ({error.strerror})", partial) from error
+    return partial
+
+
+def publish_folder(partial: Path, final: Path) -> None:
+    """Put a finished folder in the place of an older one."""
+    previous = final.with_name(final.name + ".previous")
+    if previous.exists():
+        shutil.rmtree(previous)
+    if final.exists():
+        final.rename(previous)
+    partial.rename(final)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def write_manifest(folder: Path, kind: str, content: dict[str, Any]) -> None:
+    """Complete an artifact folder: its manifest is the last file written.
+
+    Args:
+        folder: The artifact folder.
+        kind: `kg`, `encoder`, `data` or `model`.
+        content: The fields particular to this kind.
+    """
+    head = {"kind": kind, "format_version": FORMAT_VERSION}
+    write_json_atomically(folder / "manifest.json", head | content | {"provenance": provenance()})
+
+
+def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """Read and check the manifest of an artifact folder.
+
+    Raises:
+        InputError: if the folder is missing, unfinished, of another kind or of a newer format.
+    """
+    wanted = _KINDS[kind]
+    if not folder.exists():
+        raise InputError(f"no such folder; expected a {wanted}", folder)
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(f"not a {wanted}: it has no manifest.json (an unfinished run leaves none)", folder)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable as JSON ({error})", path) from error
+    found = manifest.get("kind") if isinstance(manifest, dict) else None
+    if found != kind:
+        raise InputError(f"this is a {_KINDS.get(str(found), 'folder of unknown kind')}, expected a {wanted}", folder)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        version = manifest.get("format_version")
+        raise InputError(f"format version {version!r}, this kgkit reads {FORMAT_VERSION}", path)
+    return dict(manifest)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and git revision, so that a result can be traced to the code that made it."""
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "kgkit": __version__,
+        "python": platform.python_version(),
+        "git_revision": _git_revision(),
+        "versions": versions,
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout the code runs from; None for an installed wheel."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,61 @@
+"""All that vlp may see of kgkit: the shared words, the loaders, and the house rules for files and errors.
+
+Importing this module loads neither torch nor faiss; a loaded encoder reads text with onnxruntime.
+"""
+
+from kgkit.encoder.artifact import ConceptEncoder, load_encoder
+from kgkit.errors import InputError, KgkitError, UnknownConceptError, choices
+from kgkit.files import (
+    partial_folder,
+    publish_folder,
+    read_manifest,
+    sha256_file,
+    write_json_atomically,
+    write_manifest,
+    write_text_atomically,
+)
+from kgkit.findings import Finding, load_findings
+from kgkit.linking.linker import Linker, load_linker
+from kgkit.progress import progress
+from kgkit.recipe import load_recipe, recipe_to_dict
+from kgkit.types import (
+    Certainty,
+    Experiencer,
+    Mention,
+    MentionKind,
+    MentionRelation,
+    ReportMentions,
+    SearchHit,
+    Temporality,
+)
+
+__all__ = [
+    "Certainty",
+    "ConceptEncoder",
+    "Experiencer",
+    "Finding",
+    "InputError",
+    "KgkitError",
+    "Linker",
+    "Mention",
+    "MentionKind",
+    "MentionRelation",
+    "ReportMentions",
+    "SearchHit",
+    "Temporality",
+    "UnknownConceptError",
+    "choices",
+    "load_encoder",
+    "load_findings",
+    "load_linker",
+    "load_recipe",
+    "partial_folder",
+    "progress",
+    "publish_folder",
+    "read_manifest",
+    "recipe_to_dict",
+    "sha256_file",
+    "write_json_atomically",
+    "write_manifest",
+    "write_text_atomically",
+]

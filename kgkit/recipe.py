@@ -1,0 +1,87 @@
+"""Recipes: TOML files checked against frozen dataclasses; unknown keys are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from kgkit.errors import InputError, choices
+from kgkit.resources import resource
+
+T = TypeVar("T")
+
+
+def load_recipe(recipe_type: type[T], family: str, name: str, overrides: Sequence[str] = ()) -> T:
+    """Read a recipe and apply `--set` overrides.
+
+    Args:
+        recipe_type: A frozen dataclass, possibly of nested frozen dataclasses.
+        family: The folder under `recipes/` where bundled recipes live (`encoder` or `vlp`).
+        name: A bundled recipe's name, or the path of a TOML file.
+        overrides: `key=value` strings; the key may be dotted, the value is read as TOML, else as a string.
+
+    Raises:
+        InputError: naming the key or value, the file and the choices.
+    """
+    path = _recipe_path(family, name)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"not a readable TOML recipe ({error})", path) from error
+    for override in overrides:
+        _apply_override(content, override)
+    _refuse_unknown_keys(recipe_type, content, str(path), prefix="")
+    try:
+        return TypeAdapter(recipe_type).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"recipe key {key!r}: {first['msg']} (got {first['input']!r})", path) from error
+
+
+def recipe_to_dict(recipe: Any) -> dict[str, Any]:
+    """The recipe as plain values, to be saved beside the result it made."""
+    return dict(TypeAdapter(type(recipe)).dump_python(recipe, mode="json"))
+
+
+def _recipe_path(family: str, name: str) -> Path:
+    if name.endswith(".toml"):
+        return Path(name)
+    folder = resource("recipes") / family
+    path = folder / f"{name}.toml"
+    if not path.is_file():
+        known = [candidate.stem for candidate in folder.glob("*.toml")]
+        raise InputError(f"no recipe {name!r}; {choices(name, known)}, or the path of a .toml file")
+    return path
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override!r}: expected key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.strip().split(".")
+    table = content
+    for part in tables:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override!r}: {part!r} is a value, not a table")
+    table[last] = value
+
+
+def _refuse_unknown_keys(recipe_type: Any, content: dict[str, Any], path: str, prefix: str) -> None:
+    hints = typing.get_type_hints(recipe_type)
+    for key, value in content.items():
+        if key not in hints:
+            raise InputError(f"unknown recipe key {prefix + key!r}; {choices(key, hints)}", path)
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            _refuse_unknown_keys(hints[key], value, path, f"{prefix}{key}.")

@@ -1,0 +1,1 @@
+"""Readers of raw knowledge: one file per format."""

@@ -1,0 +1,1 @@
+"""Columnar views of the graph and their borders to other libraries."""
