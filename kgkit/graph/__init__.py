@@ -1,0 +1,1 @@
+"""The graph on disk: quads (the truth), store and views (derived)."""

@@ -1,0 +1,131 @@
+"""IRIs, CURIEs and the terms of our own small vocabulary."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from kgkit.errors import InputError
+
+BASE = "https://w3id.org/kgkit/"
+GRAPH = BASE + "graph/"
+RELATION = BASE + "rela/"
+FINDING = BASE + "finding/"
+STY = "http://purl.bioontology.org/ontology/STY/"
+OBO = "http://purl.obolibrary.org/obo/"
+
+RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
+RDFS_LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
+RDFS_SUBPROPERTY = "http://www.w3.org/2000/01/rdf-schema#subPropertyOf"
+XSD = "http://www.w3.org/2001/XMLSchema#"
+SKOS = "http://www.w3.org/2004/02/skos/core#"
+PROV = "http://www.w3.org/ns/prov#"
+DCTERMS = "http://purl.org/dc/terms/"
+
+CONCEPT = SKOS + "Concept"
+PREF_LABEL = SKOS + "prefLabel"
+ALT_LABEL = SKOS + "altLabel"
+DEFINITION = SKOS + "definition"
+BROADER = SKOS + "broader"
+SOURCE_LABEL = BASE + "sourceLabel"
+"""A vocabulary's own best name for a concept; the derived prefLabel is chosen among these."""
+SOURCE_LABEL_RANK = BASE + "sourceLabelRank"
+"""How good a vocabulary's best name is; higher wins (MRRANK, or TS, STT and ISPREF)."""
+ABBREVIATION = BASE + "abbreviation"
+"""A name that is an abbreviation; it stands beside the altLabel, not in its place."""
+SOURCE_CODE = BASE + "sourceCode"
+"""The official IRI of a code that a vocabulary uses for the concept; it never merges concepts."""
+SEMANTIC_TYPE = BASE + "semanticType"
+PLACEHOLDER = BASE + "placeholderIdentifier"
+"""True on a concept whose CUI was minted by a file maker and is none of the UMLS's."""
+LICENCE_LEVEL = BASE + "licenceLevel"
+LABEL_GRAPH = GRAPH + "preferred-labels"
+
+PREFIXES = MappingProxyType(
+    {
+        "umls": "https://uts.nlm.nih.gov/uts/umls/concept/",
+        "STY": STY,
+        "HP": OBO + "HP_",
+        "MONDO": OBO + "MONDO_",
+        "UBERON": OBO + "UBERON_",
+        "CL": OBO + "CL_",
+        "GO": OBO + "GO_",
+        "CHEBI": OBO + "CHEBI_",
+        "NCIT": OBO + "NCIT_",
+        "MESH": "http://id.nlm.nih.gov/mesh/",
+        "SCTID": "http://snomed.info/id/",
+        "LOINC": "https://loinc.org/",
+        "RADLEX": "http://radlex.org/RID/",
+        "finding": FINDING,
+        "rela": RELATION,
+        "graph": GRAPH,
+        "kgkit": BASE,
+        "skos": SKOS,
+        "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+        "rdfs": "http://www.w3.org/2000/01/rdf-schema#",
+        "xsd": XSD,
+        "owl": "http://www.w3.org/2002/07/owl#",
+        "prov": PROV,
+        "dcterms": DCTERMS,
+        "bioportal": "http://purl.bioontology.org/ontology/",
+    }
+)
+"""The one prefix map; queries may use every prefix without declaring it."""
+
+_BY_NAMESPACE = sorted(((space, prefix) for prefix, space in PREFIXES.items()), key=lambda item: -len(item[0]))
+
+SAB_PREFIXES = MappingProxyType(
+    {
+        "HPO": "HP",
+        "MONDO": "MONDO",
+        "UBERON": "UBERON",
+        "NCI": "NCIT",
+        "MSH": "MESH",
+        "SNOMEDCT_US": "SCTID",
+        "LNC": "LOINC",
+    }
+)
+"""Vocabularies whose codes have an official IRI; all others live in BioPortal's namespace."""
+
+
+def expand(curie: str) -> str:
+    """IRI of a CURIE.
+
+    >>> expand("umls:C0032227")
+    'https://uts.nlm.nih.gov/uts/umls/concept/C0032227'
+
+    Raises:
+        InputError: if the prefix is unknown.
+    """
+    prefix, colon, local = curie.partition(":")
+    if not colon or prefix not in PREFIXES:
+        raise InputError(f"{curie!r} is not an id of a known prefix; known: {', '.join(sorted(PREFIXES))}")
+    return PREFIXES[prefix] + local
+
+
+def compress(iri: str) -> str:
+    """CURIE of an IRI; the IRI itself where no prefix fits.
+
+    >>> compress("http://purl.obolibrary.org/obo/HP_0002202")
+    'HP:0002202'
+    """
+    for space, prefix in _BY_NAMESPACE:
+        if iri.startswith(space):
+            return f"{prefix}:{iri[len(space) :]}"
+    return iri
+
+
+def code_curie(sab: str, code: str) -> str:
+    """CURIE of a vocabulary's code.
+
+    >>> code_curie("HPO", "HP:0002202"), code_curie("NCI", "C26686"), code_curie("RXNORM", "123")
+    ('HP:0002202', 'NCIT:C26686', 'bioportal:RXNORM/123')
+    """
+    prefix = SAB_PREFIXES.get(sab)
+    if prefix is None:
+        return f"bioportal:{sab}/{code}"
+    return f"{prefix}:{code.removeprefix(prefix + ':')}"
+
+
+def graph_iri(vocabulary: str, release: str) -> str:
+    """Named graph of one vocabulary in one release."""
+    return f"{GRAPH}{vocabulary}@{release}"
