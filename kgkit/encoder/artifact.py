@@ -34,7 +34,7 @@ NAME_COLUMNS = {
     "concept": pl.String,
     "name": pl.String,
     "source": pl.String,  # SAB
-    "term_type": pl.String,  # TTY
+    "is_abbreviation": pl.Boolean,
     "language": pl.String,  # BCP 47
     "is_preferred": pl.Boolean,
 }

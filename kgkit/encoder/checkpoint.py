@@ -1,0 +1,68 @@
+"""Training state on disk: tensors in safetensors, one file, replaced atomically; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kgkit.errors import InputError
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write model, optimiser and further tensors so that a reader sees the old state or the new.
+
+    Args:
+        path: The file.
+        model: Its parameters and buffers are saved.
+        optimiser: Its state is saved by parameter position.
+        tensors: Anything else the loop needs.
+        about: JSON values: the step, and what the run was started with.
+    """
+    content = {f"model.{key}": value.detach().contiguous() for key, value in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        content |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    content |= {f"extra.{key}": value.contiguous() for key, value in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(content, temporary, metadata={"about": json.dumps(about)})
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Restore what `save_checkpoint` wrote.
+
+    Returns:
+        The further tensors, and `about`.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            about = json.loads((stream.metadata() or {})["about"])
+            content = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"damaged checkpoint ({error}); remove it to start anew", path) from error
+    model.load_state_dict({key.removeprefix("model."): value for key, value in content.items() if key.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in content.items():
+        if key.startswith("optimiser."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return {key.removeprefix("extra."): value for key, value in content.items() if key.startswith("extra.")}, about
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Only the JSON part of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return dict(json.loads((stream.metadata() or {})["about"]))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"damaged checkpoint ({error}); remove it to start anew", path) from error

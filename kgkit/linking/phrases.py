@@ -1,0 +1,207 @@
+"""Exact phrase matching over normalised words: Aho-Corasick, whole words, the longest match wins.
+
+A phrase may hold one gap, written `...`: "heart ... enlarged" also finds "heart is mildly enlarged". The gap spans at
+most MAX_GAP words and no end of a clause.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import ahocorasick
+
+from kgkit.errors import InputError
+from kgkit.linking.tokens import Tokens, tokenize
+from kgkit.types import MentionKind
+
+GAP = "..."
+MAX_GAP = 5
+"""Words that a gap may span; on radiology reports five covers "heart size and pulmonary vascularity appear normal"."""
+_GAP_STOPS = frozenset(". ; : ( ) but with without however although which".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Words that denote a concept.
+
+    Attributes:
+        text: The words; one `...` between them stands for a gap.
+        concept: CURIE; None for a phrase that only stops a shorter one from matching inside it.
+        kind: Anatomy or observation.
+        score: Link score of a mention found through it, 0..1.
+        case_sensitive: An abbreviation, which must stand in the text as written here.
+        denies: The phrase states that the concept is absent ("heart size is normal" denies cardiomegaly).
+    """
+
+    text: str
+    concept: str | None
+    kind: MentionKind = MentionKind.OBSERVATION
+    score: float = 1.0
+    case_sensitive: bool = False
+    denies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseMatch:
+    """A phrase found in a text, as half-open token ranges.
+
+    Attributes:
+        first: First token.
+        stop: One past the last token.
+        head: First token of the part that context is judged at: after the gap, else `first`.
+        phrase: What was found.
+    """
+
+    first: int
+    stop: int
+    head: int
+    phrase: Phrase
+
+
+class WordAutomaton:
+    """All occurrences of many word sequences in one pass (Aho and Corasick 1975)."""
+
+    def __init__(self, keys: Iterable[Sequence[str]]) -> None:
+        self._automaton = ahocorasick.Automaton()
+        for key in sorted({f" {' '.join(key)} " for key in keys}):
+            self._automaton.add_word(key, key)
+        self._automaton.make_automaton()
+
+    def find(self, words: Sequence[str]) -> list[tuple[int, int]]:
+        """Half-open word ranges of every occurrence, overlapping ones too, sorted."""
+        if not len(self._automaton) or not words:
+            return []
+        word_at, position = {}, 0
+        for index, word in enumerate(words):
+            word_at[position] = index
+            position += len(word) + 1
+        word_at[position] = len(words)
+        text = f" {' '.join(words)} "
+        return sorted((word_at[end + 1 - len(key)], word_at[end]) for end, key in self._automaton.iter(text))
+
+
+def longest_first(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of overlapping ranges keep the longest, of equals the leftmost; the result is sorted."""
+    taken: set[int] = set()
+    kept = []
+    for first, stop in sorted(set(ranges), key=lambda span: (span[0] - span[1], span[0])):
+        if taken.isdisjoint(range(first, stop)):
+            taken.update(range(first, stop))
+            kept.append((first, stop))
+    return sorted(kept)
+
+
+class PhraseMatcher:
+    """Finds phrases in tokens; which of two phrases with the same words wins does not depend on their order.
+
+    Args:
+        phrases: Of several with the same words the one of higher score wins, then the smaller concept id; a phrase without
+            a concept loses, since the other keeps shorter ones away as well.
+
+    Raises:
+        InputError: if a phrase has no words, or more than one gap.
+    """
+
+    def __init__(self, phrases: Iterable[Phrase]) -> None:
+        self._whole: dict[tuple[str, ...], list[Phrase]] = defaultdict(list)
+        self._gapped: dict[tuple[str, ...], dict[tuple[str, ...], list[Phrase]]] = defaultdict(dict)
+        for phrase in sorted(set(phrases), key=_preference):
+            parts = phrase_parts(phrase.text)
+            if len(parts) == 1:
+                self._whole[parts[0]].append(phrase)
+            else:
+                self._gapped[parts[0]].setdefault(parts[1], []).append(phrase)
+        tails = {tail for by_tail in self._gapped.values() for tail in by_tail}
+        self._automaton = WordAutomaton([*self._whole, *self._gapped, *tails])
+
+    def find(self, tokens: Tokens, text: str, sentence_of: Sequence[int]) -> list[PhraseMatch]:
+        """Phrases in a text, none across a sentence's end.
+
+        Args:
+            tokens: Of `text`.
+            text: The original text, for case-sensitive phrases.
+            sentence_of: Sentence number of each token.
+
+        Returns:
+            Matches sorted by place. Phrases without a gap do not overlap one another; blocked ones are left out.
+        """
+        spans = [
+            (first, stop)
+            for first, stop in self._automaton.find(tokens.words)
+            if sentence_of[first] == sentence_of[stop - 1]
+        ]
+        whole = {}
+        for first, stop in spans:
+            for phrase in self._whole.get(tokens.words[first:stop], ()):
+                if not phrase.case_sensitive or _same_case(phrase.text, tokens, text, first, stop):
+                    whole[first, stop] = phrase
+                    break
+        kept = longest_first(whole)
+        matches = [PhraseMatch(first, stop, first, whole[first, stop]) for first, stop in kept]
+        matches += self._find_gapped(tokens, spans, sentence_of, matches)
+        found = [match for match in matches if match.phrase.concept is not None]
+        return sorted(found, key=lambda match: (match.first, match.stop, str(match.phrase.concept)))
+
+    def _find_gapped(
+        self,
+        tokens: Tokens,
+        spans: Sequence[tuple[int, int]],
+        sentence_of: Sequence[int],
+        whole: Sequence[PhraseMatch],
+    ) -> list[PhraseMatch]:
+        """Gapped phrases: the nearest tail for each beginning and concept; a whole phrase that says it too wins."""
+        nearest: dict[tuple[int, str | None], PhraseMatch] = {}
+        stops_at: dict[int, list[int]] = defaultdict(list)
+        for first, stop in spans:
+            stops_at[first].append(stop)
+        for first, gap in spans:
+            tails = self._gapped.get(tokens.words[first:gap])
+            if tails is None:
+                continue
+            heads = range(gap, _gap_limit(tokens.words, gap) + 1)
+            for head, stop in ((head, stop) for head in heads for stop in stops_at.get(head, ())):
+                if sentence_of[head] != sentence_of[first]:
+                    continue
+                for phrase in tails.get(tokens.words[head:stop], ()):
+                    old = nearest.get((first, phrase.concept))
+                    if old is None or old.head == head:  # of tails at one place the longest
+                        nearest[first, phrase.concept] = PhraseMatch(first, stop, head, phrase)
+        return [match for match in nearest.values() if not any(_overrules(other, match) for other in whole)]
+
+
+def phrase_parts(text: str) -> list[tuple[str, ...]]:
+    """The normalised words of a phrase: one tuple, or two around its gap.
+
+    Raises:
+        InputError: if a part has no words, or there is more than one gap.
+    """
+    parts = [tokenize(part).words for part in text.split(GAP)]
+    if len(parts) > 2 or not all(parts):
+        raise InputError(f"phrase {text!r}: expected words, with at most one gap '{GAP}' between them")
+    return parts
+
+
+def _preference(phrase: Phrase) -> tuple[bool, float, str, str, str, bool]:
+    return phrase.concept is None, -phrase.score, str(phrase.concept), phrase.text, phrase.kind, phrase.denies
+
+
+def _gap_limit(words: Sequence[str], gap: int) -> int:
+    """Last token at which the part after a gap that begins at `gap` may start."""
+    for index in range(gap, min(gap + MAX_GAP, len(words))):
+        if words[index] in _GAP_STOPS:
+            return index
+    return gap + MAX_GAP
+
+
+def _overrules(whole: PhraseMatch, gapped: PhraseMatch) -> bool:
+    same = whole.phrase.concept == gapped.phrase.concept and whole.first < gapped.stop and gapped.first < whole.stop
+    longer_tail = whole.first <= gapped.head and gapped.stop <= whole.stop
+    return same or (longer_tail and whole.stop - whole.first > gapped.stop - gapped.head)
+
+
+def _same_case(phrase: str, tokens: Tokens, text: str, first: int, stop: int) -> bool:
+    """Whether the words stand in the text as in the phrase; a plural s may follow."""
+    found = text[tokens.starts[first] : tokens.ends[stop - 1]]
+    return found in (phrase, phrase + "s")

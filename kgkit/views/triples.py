@@ -1,0 +1,54 @@
+"""The learning view of a graph: integer triples and their vocabularies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from kgkit.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TripleView:
+    """Concepts, relations and facts; ids are positions in sorted vocabularies.
+
+    Attributes:
+        concepts: CURIEs, sorted.
+        relations: Relation names, sorted.
+        triples: int64 [n, 3], (head, relation, tail), sorted and distinct.
+    """
+
+    concepts: tuple[str, ...]
+    relations: tuple[str, ...]
+    triples: IntArray
+
+    @property
+    def num_concepts(self) -> int:
+        """Number of concepts."""
+        return len(self.concepts)
+
+    @property
+    def num_relations(self) -> int:
+        """Number of relations, inverses not counted."""
+        return len(self.relations)
+
+
+def open_triples(views: Path) -> TripleView:
+    """Read the triples view of a graph's view folder.
+
+    Raises:
+        InputError: if the views are missing.
+    """
+    try:
+        concepts = pl.read_parquet(views / "concepts.parquet", columns=["concept"])["concept"].to_list()
+        relations = pl.read_parquet(views / "relations.parquet")["relation"].to_list()
+        triples = pl.read_parquet(views / "triples.parquet").to_numpy()
+    except OSError as error:
+        raise InputError("the views are missing; ingest any source again to rebuild them", views) from error
+    return TripleView(tuple(concepts), tuple(relations), np.ascontiguousarray(triples, dtype=np.int64))

@@ -1,0 +1,166 @@
+"""The vlp recipe: every number that shapes a training run, with its unit; read from TOML by `kgkit.interface.load_recipe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kgkit.interface import load_recipe
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """The image tower, frozen in this version.
+
+    Attributes:
+        name: `efficientnet-lite0`, or a transformers folder or hub id.
+        input_size: Side of the square the film is fitted into, pixels.
+        views: Fixed views whose patch features are cached: the film itself, then small shifts, zooms and
+            rotations (never a flip: left and right matter on a chest film).
+        batch_size: Films per forward pass while caching.
+        precision: Arithmetic of the frozen tower; bf16 is about twice as fast on a CPU that has it.
+    """
+
+    name: str = "efficientnet-lite0"
+    input_size: Annotated[int, Field(ge=32, le=2048)] = 256
+    views: Count = 4
+    batch_size: Count = 8
+    precision: Literal["fp32", "bf16"] = "bf16"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The query network.
+
+    Attributes:
+        width: Channels of its layers.
+        heads: Attention heads; divides `width`.
+        layers: Decoder layers.
+        feedforward: Hidden channels of each feed-forward block.
+        dropout: Probability.
+        patch_dropout: Probability of leaving out a patch in training.
+        query_self_attention: Whether queries see each other. If so a score depends on what else was asked
+            (KAD).
+        position_encoding: Whether attention sees 2-D sin-cos positions of the patches.
+        joint_dim: Dimension of the space in which films and reports are contrasted.
+    """
+
+    width: Annotated[int, Field(ge=8, multiple_of=4)] = 128
+    heads: Count = 4
+    layers: Count = 2
+    feedforward: Count = 256
+    dropout: Fraction = 0.1
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    query_self_attention: bool = False
+    position_encoding: bool = True
+    joint_dim: Count = 128
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """Which concepts become queries.
+
+    Attributes:
+        min_count: Training studies in which a concept is present (after closure) to make it a query.
+        max_fraction: Concepts present in more than this part of the training studies say nothing and are left
+            out.
+    """
+
+    min_count: Count = 10
+    max_fraction: Fraction = 0.9
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses.
+
+    Attributes:
+        unmentioned_weight: Weight of an unmentioned concept as a negative, 0 (masked) to 1 (as good as
+            denied).
+        positive_weight: Weight of a present concept relative to an absent one.
+        contrast_weight: Weight of the film-report contrast beside the query loss; 0 turns it off.
+        contrast_scale: Logit scale of the contrast.
+    """
+
+    unmentioned_weight: Fraction = 0.5
+    positive_weight: Positive = 1.0
+    contrast_weight: Annotated[float, Field(ge=0)] = 0.2
+    contrast_scale: Positive = 10.0
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The loop.
+
+    Attributes:
+        epochs: Passes over the training films, at most.
+        batch_size: Films per step and process.
+        learning_rate: Peak of the cosine schedule of AdamW.
+        weight_decay: Of AdamW; none on biases, norms and other vectors.
+        warmup: Part of all steps in which the rate rises linearly.
+        gradient_clip: Largest global norm of the gradient.
+        ema_decay: Decay per step of the moving average of the weights that is evaluated and saved; 0 turns it
+            off.
+        patience: Epochs without a better validation loss before stopping; 0 never stops early.
+        mixed_precision: As in accelerate.
+    """
+
+    epochs: Count = 15
+    batch_size: Count = 32
+    learning_rate: Positive = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    warmup: Fraction = 0.1
+    gradient_clip: Positive = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    patience: Annotated[int, Field(ge=0)] = 5
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+@dataclass(frozen=True)
+class VlpRecipe:
+    """All of it.
+
+    Attributes:
+        seed: Of weights, order and views.
+        frontal_only: Whether lateral films are left out of training and evaluation.
+    """
+
+    seed: int = 0
+    frontal_only: bool = True
+    tower: TowerConfig = field(default_factory=TowerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    targets: TargetConfig = field(default_factory=TargetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        data_dir: DATA folder made by `vlp prepare`.
+        encoder_dir: ENCODER folder; its vectors are the queries.
+        out_dir: MODEL folder to make.
+        recipe: Everything else.
+        resume: Continue a stopped run found in `<out_dir>.partial`.
+    """
+
+    data_dir: Path
+    encoder_dir: Path
+    out_dir: Path
+    recipe: VlpRecipe
+    resume: bool = False
+
+
+def load_vlp_recipe(name: str, overrides: Sequence[str] = ()) -> VlpRecipe:
+    """A bundled recipe by name or a TOML file, with `key=value` overrides; see `load_recipe`."""
+    return load_recipe(VlpRecipe, "vlp", name, overrides)

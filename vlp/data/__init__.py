@@ -1,0 +1,1 @@
+"""Data sets of films and reports, brought into one layout."""

@@ -1,0 +1,134 @@
+"""`vlp ground`: where on a film a query finds its evidence.
+
+The logit of a query is a bias plus one contribution per patch (`vlp.model.EvidenceReadout`). The heat map is
+the part of those contributions that argues for the query, smoothed to the pixels of the original film. It is
+the score itself taken apart, with no gradient and no approximation in the readout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from vlp.artifact import VlpModel, load_model
+from vlp.images import ResizePad, load_image
+from vlp.queries import ResolvedQueries, resolve_queries
+from vlp.types import Grounding
+
+FloatArray = npt.NDArray[np.float32]
+_BOX_LEVEL = 0.5
+_OPACITY = 0.55
+_COLOUR_MAP = "inferno"
+_BOX_COLOUR = (64, 224, 208)
+
+
+@dataclass(frozen=True, slots=True)
+class GroundConfig:
+    """One grounding.
+
+    Attributes:
+        model_dir: MODEL folder.
+        image: A film.
+        query: Name, concept id or free text.
+        out_path: PNG with the heat map over the film; None to draw nothing.
+        encoder_dir: ENCODER for a query the model does not hold; by default where it stood at training.
+    """
+
+    model_dir: Path
+    image: Path
+    query: str
+    out_path: Path | None = None
+    encoder_dir: Path | None = None
+
+
+def ground(config: GroundConfig) -> Grounding:
+    """Locate the evidence for a query on a film, and draw it.
+
+    Raises:
+        InputError: if the model, the film or the query is not what it should be.
+    """
+    model = load_model(config.model_dir)
+    film = load_image(config.image)
+    grounding = ground_film(model, film, resolve_queries(model, [config.query], config.encoder_dir))[0]
+    if config.out_path is not None:
+        save_overlay(film, grounding, config.out_path)
+    return grounding
+
+
+def ground_film(model: VlpModel, film: FloatArray, resolved: ResolvedQueries) -> list[Grounding]:
+    """Ground several queries on one film; float32 [H, W] grey 0..1."""
+    height, width = film.shape
+    geometry = ResizePad((height, width), model.recipe.tower.input_size)
+    output = model.answer(torch.from_numpy(geometry.apply(film)).unsqueeze(0), resolved.vectors)
+    scores = output.logits[0].float().sigmoid().tolist()
+    groundings = []
+    for query, contributions, score in zip(resolved.queries, output.contributions[0].float(), scores,
+        strict=True): heatmap = heatmap_in_pixels(contributions.numpy(), geometry)
+        groundings.append(Grounding(query, heatmap, hottest_box(heatmap), score))
+    return groundings
+
+
+def heatmap_in_pixels(contributions: FloatArray, geometry: ResizePad) -> FloatArray:
+    """Contributions per patch, float [Hp, Wp], as a map over the original film.
+
+    What speaks against the query is cut to 0; the rest is interpolated between the centres of the patches and
+    divided by its largest value.
+
+    Returns:
+        float32 [H, W], 0..1; all 0 where nothing speaks for the query.
+    """
+    evidence = np.maximum(contributions, 0)
+    height, width = geometry.original_size
+    xs = geometry.to_input(np.stack([np.arange(width) + 0.5, np.zeros(width)], axis=1))[:, 0]
+    ys = geometry.to_input(np.stack([np.zeros(height), np.arange(height) + 0.5], axis=1))[:, 1]
+    rows, columns = evidence.shape
+    at = np.meshgrid(ys * rows / geometry.input_size - 0.5, xs * columns / geometry.input_size - 0.5, indexing="ij")
+    heat = ndimage.map_coordinates(evidence, at, order=1, mode="nearest").astype(np.float32)
+    # a film is padded, never cropped, so all of it was seen and nothing here is NaN
+    peak = float(heat.max())
+    return heat / np.float32(peak) if peak > 0 else np.zeros((height, width), dtype=np.float32)
+
+
+def hottest_box(heatmap: FloatArray) -> tuple[int, int, int, int] | None:
+    """(x0, y0, x1, y1), half-open, around the connected region above half of the peak that holds the peak."""
+    heat = np.nan_to_num(heatmap)
+    if heat.max() <= 0:
+        return None
+    regions, _ = ndimage.label(heat >= _BOX_LEVEL * heat.max())
+    peak = np.unravel_index(int(heat.argmax()), heat.shape)
+    rows, columns = np.nonzero(regions == regions[peak])
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def overlay(film: FloatArray, grounding: Grounding) -> npt.NDArray[np.uint8]:
+    """The film with the heat map over it and the box around its hottest region: uint8 [H, W, 3]."""
+    from matplotlib import colormaps
+
+    heat = np.nan_to_num(grounding.heatmap)
+    colours = colormaps[_COLOUR_MAP](heat)[..., :3]
+    opacity = (_OPACITY * heat)[..., None]  # cold places show the film unchanged
+    picture = film[..., None] * (1 - opacity) + colours * opacity
+    pixels: npt.NDArray[np.uint8] = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    if grounding.box is not None:
+        x0, y0, x1, y1 = grounding.box
+        line = max(1, round(max(film.shape) / 256))
+        inner = (slice(y0 + line, y1 - line), slice(x0 + line, x1 - line))
+        frame = np.zeros(film.shape, dtype=bool)
+        frame[y0:y1, x0:x1] = True
+        frame[inner] = False
+        pixels[frame] = _BOX_COLOUR
+    return pixels
+
+
+def save_overlay(film: FloatArray, grounding: Grounding, path: Path) -> None:
+    """Write the overlay as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(overlay(film, grounding)).save(temporary, format="PNG")
+    temporary.replace(path)

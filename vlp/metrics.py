@@ -1,0 +1,117 @@
+"""Metrics of a finding, as pure functions; and their patient-level bootstrap.
+
+AUROC and average precision lie in 0..1, higher is better; where a class is empty they are undefined (NaN),
+never 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
+    """Area under the ROC curve by the rank statistic (Hanley and McNeil, 1982); ties count one half.
+
+    Args:
+        labels: 0/1 [n].
+        scores: float [n].
+        weights: float [..., n], how often each case counts; all once if not given. Leading axes are
+            resamples.
+
+    Returns:
+        float64 [...]; NaN where positives or negatives have no weight.
+
+    >>> float(auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
+    0.75
+    """
+    is_positive = np.asarray(labels, dtype=bool)
+    values = np.asarray(scores, dtype=np.float64)
+    counts = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(values) == 0:
+        return np.full(counts.shape[:-1], np.nan)
+    order = np.argsort(values, kind="stable")
+    first_of_tie = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
+    ordered = counts[..., order]
+    positives = np.add.reduceat(ordered * is_positive[order], first_of_tie, axis=-1)
+    negatives = np.add.reduceat(ordered * ~is_positive[order], first_of_tie, axis=-1)
+    below = np.cumsum(negatives, axis=-1) - negatives
+    won = (positives * (below + negatives / 2)).sum(axis=-1)
+    pairs = positives.sum(axis=-1) * negatives.sum(axis=-1)
+    return np.divide(won, pairs, out=np.full(np.shape(won), np.nan), where=pairs > 0)
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean of the precision at each positive, ties taken together; NaN without positives.
+
+    >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
+    0.8333
+    """
+    is_positive = np.asarray(labels, dtype=bool)
+    values = np.asarray(scores, dtype=np.float64)
+    if not is_positive.any():
+        return float("nan")
+    order = np.argsort(-values, kind="stable")
+    last_of_tie = np.flatnonzero(np.diff(values[order], append=np.nan) != 0)
+    found = np.cumsum(is_positive[order])[last_of_tie]
+    gained = np.diff(found, prepend=0)
+    return float((gained * found / (last_of_tie + 1)).sum() / is_positive.sum())
+
+
+def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """False and true positive rates at every threshold, from (0, 0) to (1, 1); both classes must be there."""
+    is_positive = np.asarray(labels, dtype=bool)
+    values = np.asarray(scores, dtype=np.float64)
+    order = np.argsort(-values, kind="stable")
+    last_of_tie = np.flatnonzero(np.diff(values[order], append=np.nan) != 0)
+    hits = np.cumsum(is_positive[order])[last_of_tie] / is_positive.sum()
+    alarms = np.cumsum(~is_positive[order])[last_of_tie] / (~is_positive).sum()
+    return np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits])
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: The metric on all cases; NaN if undefined.
+        low: 2.5th percentile over the resamples; NaN if undefined.
+        high: 97.5th percentile.
+        resamples: Resamples in which it was defined.
+    """
+
+    value: float
+    low: float
+    high: float
+    resamples: int
+
+
+def estimate(value: float, resampled: FloatArray) -> Estimate:
+    """A value and the 2.5th and 97.5th percentiles of its resamples; undefined resamples (NaN) are left out."""
+    defined = resampled[~np.isnan(resampled)]
+    if np.isnan(value) or len(defined) == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return Estimate(float(value), float(low), float(high), len(defined))
+
+
+def patient_resamples(patients: Sequence[str], count: int, seed: int) -> FloatArray:
+    """Bootstrap weights: patients are drawn with replacement, and a patient brings all of his studies.
+
+    Args:
+        patients: Patient of each study, [n].
+        count: Number of resamples.
+        seed: One generator makes them all, so that none repeats another but by chance.
+
+    Returns:
+        float64 [count, n], how often each study counts.
+    """
+    names, patient_of = np.unique(np.asarray(patients), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)
+    return drawn[:, patient_of].astype(np.float64)

@@ -1,0 +1,47 @@
+"""README.md of a MODEL: what it was made from, what it may be used for, what it cannot do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def model_card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """The card as Markdown.
+
+    Args:
+        manifest: Fields of the model's manifest.
+        metrics: Content of metrics.json.
+    """
+    auroc = metrics.get("val_mention_macro_auroc")
+    validation = "no validation films: the last epoch was kept"
+    if auroc is not None:
+        validation = (
+            f"epoch {metrics['best_epoch']} of {metrics['epochs_run']}; macro AUROC {auroc:.3f} over "
+            f"{metrics['val_mention_queries']} concepts against what the validation reports say (not against labels)"
+        )
+    return f"""# Chest X-ray query model
+
+Asked about a concept, it says how likely a frontal chest film shows it, and where.
+
+| | |
+|---|---|
+| Image tower | {manifest["tower"]["name"]}, frozen |
+| Trained on | {metrics["train_films"]} films of `{manifest["dataset"]}`, supervised by report text only |
+| Concepts asked in training | {metrics["queries"]} (`queries.parquet`) |
+| Validation | {validation} |
+| Data digest | `{manifest["data_digest"]}` |
+| Concept encoder | digest `{manifest["encoder_digest"]}`, licence level {manifest["licence_level"]} |
+
+## Terms
+
+{manifest["data_licence"]}. A model trained on these data carries their terms: research only, and not for sale
+where the data are non-commercial. A concept encoder of licence level above 0 holds what its vocabularies'
+licences protect.
+
+## Limits
+
+Not a medical device and **not for clinical use**. Probabilities are not calibrated. It was trained on the
+reports of one source, few of them, and reads what those reports tend to mention; other hospitals, devices,
+ages, projections and findings that reports leave out may be read wrongly. A heat map shows where the score
+comes from, not where a disease ends.
+"""

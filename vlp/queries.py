@@ -1,0 +1,129 @@
+"""What a user asks, matched to what a model can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kgkit.interface import ConceptEncoder, InputError, load_encoder, load_findings
+from vlp.artifact import VlpModel
+from vlp.knowledge import AskedConcept, Knowledge
+from vlp.types import Query
+
+
+@dataclass(frozen=True)
+class ResolvedQueries:
+    """Queries ready to be asked.
+
+    Attributes:
+        queries: One per thing asked, in the order asked.
+        vectors: float32 [len(queries), E].
+    """
+
+    queries: tuple[Query, ...]
+    vectors: Tensor
+
+
+def resolve_queries(model: VlpModel, asked: Sequence[str], encoder_dir: Path | None = None) ->
+ResolvedQueries:
+    """Match names, concept ids and free text to query vectors.
+
+    What the model was trained on needs no encoder. Anything else is taken from the encoder: as a finding or
+    concept it knows, else as text.
+
+    Args:
+        model: The model to be asked.
+        asked: Names, CURIEs or free text; empty for every query of the model.
+        encoder_dir: ENCODER; by default where it stood when the model was trained.
+
+    Raises:
+        InputError: if an encoder is needed and is missing or is not the one the model was trained with.
+    """
+    trained = _TrainedQueries(model)
+    if not asked:
+        return ResolvedQueries(tuple(trained.query(row) for row in range(len(model.queries))), model.query_vectors)
+    queries: list[Query] = []
+    vectors: list[Tensor] = []
+    knowledge: Knowledge | None = None
+    for words in asked:
+        if not words.strip():
+            raise InputError("empty query; expected a finding, a concept id or some words")
+        row = trained.row(words)
+        if row is None:
+            knowledge = knowledge or open_knowledge(model, encoder_dir, wanted=words)
+            denoted = knowledge.find(words)
+            row = trained.row(denoted.concept) if denoted.concept else None
+            if row is None:
+                queries.append(Query(words.strip(), denoted.concept or None, denoted.is_text_encoded, is_seen=False))
+                vectors.append(torch.from_numpy(knowledge.vectors([denoted]))[0])
+                continue
+        queries.append(trained.query(row, words))
+        vectors.append(model.query_vectors[row])
+    return ResolvedQueries(tuple(queries), torch.stack(vectors))
+
+
+def open_knowledge(model: VlpModel, encoder_dir: Path | None, wanted: str) -> Knowledge:
+    """The encoder a model was trained with.
+
+    Args:
+        model: The model.
+        encoder_dir: Where to look, instead of where it stood at training.
+        wanted: What it is needed for, for the error.
+
+    Raises:
+        InputError: if it is missing or its digest is not the model's.
+    """
+    folder = encoder_dir or Path(model.manifest["encoder_path"])
+    if encoder_dir is None and not folder.exists():
+        raise InputError(
+            f"{wanted!r} is not among the {len(model.queries)} queries of the model, and its encoder is no longer at "
+            f"{folder}: give it with --kg-encoder",
+            model.folder,
+        )
+    encoder = load_encoder(folder)
+    check_encoder(model, encoder)
+    return Knowledge(encoder, load_findings())
+
+
+def check_encoder(model: VlpModel, encoder: ConceptEncoder) -> None:
+    """Refuse an encoder whose vectors are not those the model was trained on."""
+    expected = str(model.manifest["encoder_digest"])
+    if encoder.digest != expected:
+        raise InputError(
+            f"encoder digest {encoder.digest[:12]}, but the model {model.folder} was trained with {expected[:12]}",
+            encoder.folder,
+        )
+
+
+class _TrainedQueries:
+    """The queries of a model by every name they go by."""
+
+    def __init__(self, model: VlpModel) -> None:
+        self._queries = model.queries
+        self._rows: dict[str, int] = {}
+        for names in (_concept, _name, _text):  # an id beats a name, a name beats the encoded words
+            for row, query in enumerate(model.queries):
+                self._rows.setdefault(names(query).casefold(), row)
+
+    def row(self, words: str) -> int | None:
+        return self._rows.get(words.strip().casefold())
+
+    def query(self, row: int, words: str | None = None) -> Query:
+        query = self._queries[row]
+        return Query(words or query.name, query.concept, query.is_text_encoded, is_seen=True)
+
+
+def _concept(query: AskedConcept) -> str:
+    return query.concept
+
+
+def _name(query: AskedConcept) -> str:
+    return query.name
+
+
+def _text(query: AskedConcept) -> str:
+    return query.text
