@@ -1,7 +1,7 @@
 """The findings that chest X-ray data sets name, from `ontologies/findings.toml`.
 
-One table per finding: what a report calls it, what a text encoder is asked, which concepts it is, and what each data set
-calls it.
+One table per finding: what a report calls it, what a text encoder is asked, which concepts it is, and what
+each data set calls it.
 """
 
 from __future__ import annotations
@@ -114,18 +114,18 @@ def _finding(key: str, table: Any, path: Path) -> Finding:
     for name in table:
         if name not in _FIELDS:
             raise InputError(f"finding {key!r}: unknown field {name!r}; {choices(name, _FIELDS)}", path)
-    words = {field: table.get(field) for field in ("name", "query")}
-    for field, value in words.items():
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"finding {key!r}: {field} is {value!r}, expected some words", path)
-    lists = {field: _strings(key, field, table.get(field, []), path) for field in _LISTS}
+    texts = {name: table.get(name) for name in ("name", "query")}
+    for name, words in texts.items():
+        if not isinstance(words, str) or not words.strip():
+            raise InputError(f"finding {key!r}: {name} is {words!r}, expected some words", path)
+    lists = {name: _strings(key, name, table.get(name, []), path) for name in _LISTS}
     for concept in lists["concepts"]:
         prefix, colon, local = concept.partition(":")
         if not (prefix and colon and local):
             raise InputError(f"finding {key!r}: concept {concept!r} is no CURIE such as HP:0002202", path)
     labels = _labels(key, table.get("labels", {}), path)
     return Finding(
-        key, str(words["name"]), str(words["query"]), lists["concepts"], lists["strings"], lists["excluded"],
+        key, str(texts["name"]), str(texts["query"]), lists["concepts"], lists["strings"], lists["excluded"],
         lists["parents"], labels, lists["denials"],
     )  # fmt: skip
 
@@ -172,18 +172,18 @@ def _check_parents(findings: Mapping[str, Finding], path: Path) -> None:
 
 def _check_phrases(findings: Mapping[str, Finding], path: Path) -> None:
     """No two phrases that match the same words; a phrase excluded here may be a string elsewhere."""
-    seen: dict[tuple[tuple[str, ...], ...], str] = {}
+    owners: dict[tuple[tuple[str, ...], ...], str] = {}
     for finding in findings.values():
-        for field, phrases in (("strings", finding.strings), ("denials", finding.denials), ("excluded", finding.excluded)):
-            for phrase in phrases:
-                where = f"finding {finding.key!r}: {phrase!r} in {field}"
-                try:
-                    words = tuple(phrase_parts(phrase))
-                except InputError as error:
-                    raise InputError(f"{where}: {error}", path) from error
-                if phrase != phrase.lower():
-                    raise InputError(f"{where} is not lower case", path)
-                if words in seen and field != "excluded":
-                    raise InputError(f"{where} matches the same words as one of {seen[words]!r}", path)
-                if field != "excluded":
-                    seen[words] = finding.key
+        for phrase in (*finding.strings, *finding.denials, *finding.excluded):
+            where = f"finding {finding.key!r}: phrase {phrase!r}"
+            try:
+                words = tuple(phrase_parts(phrase))
+            except InputError as error:
+                raise InputError(f"{where}: {error}", path) from error
+            if phrase != phrase.lower():
+                raise InputError(f"{where} is not lower case", path)
+            if phrase in finding.excluded:
+                continue
+            if words in owners:
+                raise InputError(f"{where} matches the same words as one of {owners[words]!r}", path)
+            owners[words] = finding.key

@@ -40,7 +40,9 @@ class RankingMetrics:
         return vars(self) | {}
 
 
-def realistic_ranks(scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> FloatArray:
+def realistic_ranks(
+    scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
+) -> FloatArray:
     """Rank of the right candidate in each row; ties share the mean of the ranks they cover.
 
     The right candidate's score is taken from the scored row itself.

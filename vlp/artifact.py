@@ -2,7 +2,7 @@
 
 manifest.json              digests of encoder and data, recipe, tower, licence
 model.safetensors          `network.*` and `tower.*`
-queries.parquet            concept, name, text, is_text_encoded, count (training studies in which it is present)
+queries.parquet            concept, name, text, is_text_encoded, count (training studies that have it)
 query_vectors.safetensors  `queries`, float32 [Q, E]
 metrics.json, training_log.jsonl, README.md
 """
@@ -103,9 +103,7 @@ def load_model(folder: Path) -> VlpModel:
         network.load_state_dict(_under(tensors, "network."))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"weights do not fit the manifest ({reason})", folder / "model.safetensors"
-        ) from error
+        raise InputError(f"weights do not fit the manifest ({reason})", folder / "model.safetensors") from error
     queries = _read_queries(folder / "queries.parquet")
     vectors = _load_tensors(folder / "query_vectors.safetensors").get("queries")
     if vectors is None or len(vectors) != len(queries):

@@ -1,4 +1,4 @@
-"""Where a training run stands, in one safetensors file written by an atomic rename: no pickle, nothing half-written."""
+"""Where a training run stands: one safetensors file, written by an atomic rename; no pickle."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path) -> TrainingState:
         numbers: dict[str, Any] = {name: kind(metadata[name]) for name, kind in _NUMBERS.items()}
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"damaged checkpoint ({error}); start again without --resume", path) from error
-    return TrainingState(**groups, **numbers)
+    return TrainingState(groups["network"], groups["average"], groups["best"], groups["optimizer"], **numbers)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> State:

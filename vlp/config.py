@@ -1,4 +1,4 @@
-"""The vlp recipe: every number that shapes a training run, with its unit; read from TOML by `kgkit.interface.load_recipe`."""
+"""The vlp recipe: every number that shapes a training run, with its unit; read from TOML."""
 
 from __future__ import annotations
 

@@ -108,7 +108,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     }  # fmt: skip
     partial = partial_folder(config.out_dir)
     _write_predictions(partial / "predictions.csv", predicted, labels, list(findings))
-    write_text_atomically(partial / "report.html", evaluation_page(metrics, labels, predicted.scores, list(findings)))
+    page = evaluation_page(metrics, labels, predicted.scores, list(findings))
+    write_text_atomically(partial / "report.html", page)
     write_json_atomically(partial / "metrics.json", metrics)
     publish_folder(partial, config.out_dir)
     return metrics
@@ -164,14 +165,14 @@ def _labelled_findings(data: PreparedData) -> dict[str, Finding]:
     if not found:
         columns = ", ".join(data.labels) or "none"
         raise InputError(
-            f"no label to evaluate on: label columns are {columns}; known {label_set} labels: {', '.join(by_label)}",
+            f"no label to evaluate on: label columns are {columns}; known: {', '.join(by_label)}",
             data.folder / "studies.parquet",
         )
     return found
 
 
 def _ids_known_to(model: VlpModel, findings: dict[str, Finding], asked: list[str]) -> list[str]:
-    """Ask by finding; where the model holds a concept of the finding, by that, so that no encoder is needed."""
+    """Ask by finding; by a concept of it where the model holds one, so that no encoder is needed."""
     trained = {query.concept for query in model.queries}
     chosen = []
     for identifier, finding in zip(asked, findings.values(), strict=True):
@@ -208,7 +209,8 @@ def _score_studies(model: VlpModel, data: PreparedData, split: str, resolved: Re
 def _label_matrix(data: PreparedData, study_ids: list[str], names: list[str]) -> FloatArray:
     order = pl.DataFrame({"study_id": study_ids}, schema={"study_id": pl.String})
     table = order.join(data.studies, on="study_id", how="left", maintain_order="left")
-    columns = table.select(pl.col(LABEL_PREFIX + name).cast(pl.Float64).fill_null(float("nan")) for name in names)
+    values = [pl.col(LABEL_PREFIX + name).cast(pl.Float64).fill_null(float("nan")) for name in names]
+    columns = table.select(values)
     matrix: npt.NDArray[np.float64] = columns.to_numpy()
     return matrix
 

@@ -52,9 +52,7 @@ def fixed_views(count: int) -> tuple[FixedView, ...]:
     views = [FixedView()]
     while len(views) < count:
         zoom, x, y, rotation = (torch.rand(4, generator=generator) * 2 - 1).tolist()
-        views.append(
-            FixedView(1 + _MAX_ZOOM * zoom, (_MAX_SHIFT * x, _MAX_SHIFT * y), _MAX_ROTATION_RAD * rotation)
-        )
+        views.append(FixedView(1 + _MAX_ZOOM * zoom, (_MAX_SHIFT * x, _MAX_SHIFT * y), _MAX_ROTATION_RAD * rotation))
     return tuple(views)
 
 

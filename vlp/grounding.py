@@ -68,8 +68,9 @@ def ground_film(model: VlpModel, film: FloatArray, resolved: ResolvedQueries) ->
     output = model.answer(torch.from_numpy(geometry.apply(film)).unsqueeze(0), resolved.vectors)
     scores = output.logits[0].float().sigmoid().tolist()
     groundings = []
-    for query, contributions, score in zip(resolved.queries, output.contributions[0].float(), scores,
-        strict=True): heatmap = heatmap_in_pixels(contributions.numpy(), geometry)
+    evidence = output.contributions[0].float().numpy()
+    for query, contributions, score in zip(resolved.queries, evidence, scores, strict=True):
+        heatmap = heatmap_in_pixels(contributions, geometry)
         groundings.append(Grounding(query, heatmap, hottest_box(heatmap), score))
     return groundings
 
@@ -88,7 +89,8 @@ def heatmap_in_pixels(contributions: FloatArray, geometry: ResizePad) -> FloatAr
     xs = geometry.to_input(np.stack([np.arange(width) + 0.5, np.zeros(width)], axis=1))[:, 0]
     ys = geometry.to_input(np.stack([np.zeros(height), np.arange(height) + 0.5], axis=1))[:, 1]
     rows, columns = evidence.shape
-    at = np.meshgrid(ys * rows / geometry.input_size - 0.5, xs * columns / geometry.input_size - 0.5, indexing="ij")
+    at_row, at_column = ys * rows / geometry.input_size - 0.5, xs * columns / geometry.input_size - 0.5
+    at = np.meshgrid(at_row, at_column, indexing="ij")
     heat = ndimage.map_coordinates(evidence, at, order=1, mode="nearest").astype(np.float32)
     # a film is padded, never cropped, so all of it was seen and nothing here is NaN
     peak = float(heat.max())

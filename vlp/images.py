@@ -156,7 +156,7 @@ def _stretch(values: npt.NDArray[np.generic]) -> FloatArray:
 
 def _decode_dicom(content: bytes, path: Path) -> FloatArray:
     import pydicom
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     try:
         with warnings.catch_warnings():

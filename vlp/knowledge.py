@@ -48,9 +48,7 @@ class Knowledge:
         self.encoder = encoder
         self.findings = findings
         self._ancestors: dict[str, frozenset[str]] = {}
-        self._finding_of = {
-            self.concept_of_finding(finding): finding for finding in reversed(findings.values())
-        }
+        self._finding_of = {self.concept_of_finding(finding): finding for finding in reversed(findings.values())}
         self._broader: dict[str, set[str]] = {}
         for finding in findings.values():
             concept = self.concept_of_finding(finding)
@@ -77,7 +75,7 @@ class Knowledge:
         return self.encoder.resolve(concept)
 
     def ancestors(self, concept: str) -> frozenset[str]:
-        """All broader concepts, by is-a of the graph and by the parents in the table of findings; never itself."""
+        """All broader concepts, by is-a of the graph and the parents of findings; never itself."""
         if concept not in self._ancestors:
             found: set[str] = set()
             pending = list(self._parents(concept))
@@ -103,7 +101,7 @@ class Knowledge:
         return AskedConcept(concept, finding.name, finding.query, is_text_encoded=True)
 
     def find(self, words: str) -> AskedConcept:
-        """What a user's words denote: a finding (key, name or phrase), a concept id, else the words themselves."""
+        """What a user's words denote: a finding (key, name, phrase), a concept id, else the words."""
         wanted = words.strip().casefold()
         for finding in self.findings.values():
             names = (finding.key, FINDING_PREFIX + finding.key, finding.name, finding.query, *finding.strings)

@@ -34,9 +34,9 @@ def query_loss(logits: Tensor, targets: Tensor, unmentioned_weight: float, posit
 
 
 def report_vectors(targets: Tensor, query_vectors: Tensor) -> Tensor:
-    """A report as the mean of the vectors of its present concepts, unit norm: [B, Q] and [Q, E] to float [B,
-    E].
+    """A report as the mean of the vectors of its present concepts, unit norm.
 
+    Shapes: [B, Q] and [Q, E] to float [B, E].
     A report in which nothing is present gives zeros.
     """
     present = (targets == TargetValue.PRESENT).to(query_vectors.dtype)

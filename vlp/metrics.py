@@ -43,7 +43,8 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike |
     below = np.cumsum(negatives, axis=-1) - negatives
     won = (positives * (below + negatives / 2)).sum(axis=-1)
     pairs = positives.sum(axis=-1) * negatives.sum(axis=-1)
-    return np.divide(won, pairs, out=np.full(np.shape(won), np.nan), where=pairs > 0)
+    area: FloatArray = np.divide(won, pairs, out=np.full(np.shape(won), np.nan), where=pairs > 0)
+    return area
 
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -92,7 +93,7 @@ class Estimate:
 
 
 def estimate(value: float, resampled: FloatArray) -> Estimate:
-    """A value and the 2.5th and 97.5th percentiles of its resamples; undefined resamples (NaN) are left out."""
+    """A value and the 2.5th and 97.5th percentiles of its resamples; undefined ones (NaN) are left out."""
     defined = resampled[~np.isnan(resampled)]
     if np.isnan(value) or len(defined) == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)

@@ -65,9 +65,7 @@ class DecoderLayer(nn.Module):
             x = self.norm_self(queries)
             queries = queries + self.dropout(self.self_attention(x, x, x, need_weights=False)[0])
         memory = self.norm_patch(patches)
-        looked, _ = self.cross_attention(
-            self.norm_query(queries), memory + positions, memory, need_weights=False
-        )
+        looked, _ = self.cross_attention(self.norm_query(queries), memory + positions, memory, need_weights=False)
         queries = queries + self.dropout(looked)
         result: Tensor = queries + self.dropout(self.forward_block(self.norm_forward(queries)))
         return result
@@ -156,7 +154,7 @@ class QueryNetwork(nn.Module):
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Fixed 2-D positions, float [1, rows * columns, width]; half of the channels for y, half for x (Vaswani 2017)."""
+    """Fixed 2-D positions, float [1, rows * columns, width]; half of the channels for y, half for x."""
     quarter = width // 4
     frequencies = torch.exp(torch.arange(quarter) * (-math.log(_POSITION_PERIOD) / max(quarter, 1)))
     y, x = (torch.arange(size)[:, None] * frequencies for size in (rows, columns))

@@ -110,7 +110,8 @@ def probabilities(
 def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write a table, CSV or JSON by the suffix; films that failed stand in it with their reason."""
     rows = [asdict(prediction) | {"error": None} for prediction in predictions.found]
-    rows += [dict.fromkeys(_COLUMNS) | {"image": image, "error": reason} for image, reason in predictions.failed]
+    empty = dict.fromkeys(_COLUMNS)
+    rows += [empty | {"image": image, "error": reason} for image, reason in predictions.failed]
     if path.suffix == ".json":
         write_text_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         return

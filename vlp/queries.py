@@ -28,8 +28,7 @@ class ResolvedQueries:
     vectors: Tensor
 
 
-def resolve_queries(model: VlpModel, asked: Sequence[str], encoder_dir: Path | None = None) ->
-ResolvedQueries:
+def resolve_queries(model: VlpModel, asked: Sequence[str], encoder_dir: Path | None = None) -> ResolvedQueries:
     """Match names, concept ids and free text to query vectors.
 
     What the model was trained on needs no encoder. Anything else is taken from the encoder: as a finding or
@@ -45,7 +44,8 @@ ResolvedQueries:
     """
     trained = _TrainedQueries(model)
     if not asked:
-        return ResolvedQueries(tuple(trained.query(row) for row in range(len(model.queries))), model.query_vectors)
+        everything = tuple(trained.query(row) for row in range(len(model.queries)))
+        return ResolvedQueries(everything, model.query_vectors)
     queries: list[Query] = []
     vectors: list[Tensor] = []
     knowledge: Knowledge | None = None
@@ -58,7 +58,8 @@ ResolvedQueries:
             denoted = knowledge.find(words)
             row = trained.row(denoted.concept) if denoted.concept else None
             if row is None:
-                queries.append(Query(words.strip(), denoted.concept or None, denoted.is_text_encoded, is_seen=False))
+                concept = denoted.concept or None
+                queries.append(Query(words.strip(), concept, denoted.is_text_encoded, is_seen=False))
                 vectors.append(torch.from_numpy(knowledge.vectors([denoted]))[0])
                 continue
         queries.append(trained.query(row, words))
@@ -80,8 +81,8 @@ def open_knowledge(model: VlpModel, encoder_dir: Path | None, wanted: str) -> Kn
     folder = encoder_dir or Path(model.manifest["encoder_path"])
     if encoder_dir is None and not folder.exists():
         raise InputError(
-            f"{wanted!r} is not among the {len(model.queries)} queries of the model, and its encoder is no longer at "
-            f"{folder}: give it with --kg-encoder",
+            f"{wanted!r} is not among the {len(model.queries)} queries of the model, and its encoder is "
+            f"no longer at {folder}: give it with --kg-encoder",
             model.folder,
         )
     encoder = load_encoder(folder)
@@ -94,7 +95,7 @@ def check_encoder(model: VlpModel, encoder: ConceptEncoder) -> None:
     expected = str(model.manifest["encoder_digest"])
     if encoder.digest != expected:
         raise InputError(
-            f"encoder digest {encoder.digest[:12]}, but the model {model.folder} was trained with {expected[:12]}",
+            f"encoder digest {encoder.digest[:12]}, but the model was trained with {expected[:12]}",
             encoder.folder,
         )
 

@@ -11,11 +11,19 @@ from vlp.metrics import FloatArray, roc_curve
 
 _SIDE = 150  # pixels of one curve
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #dde }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums } .quiet { color: #667 }
-.curves { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 } figcaption { font-size: 13px }
-svg { background: #f6f7fa } .bar { fill: #c9d6f2 } .dot { fill: #1f4fa3 } .chance { stroke: #99a; stroke-dasharray: 3 3 }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 62rem;
+  margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #dde }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+.quiet { color: #667 }
+.curves { display: flex; flex-wrap: wrap; gap: 1rem }
+figure { margin: 0 }
+figcaption { font-size: 13px }
+svg { background: #f6f7fa }
+.bar { fill: #c9d6f2 }
+.dot { fill: #1f4fa3 }
+.chance { stroke: #99a; stroke-dasharray: 3 3 }
 """
 
 
@@ -66,12 +74,16 @@ def _table_row(name: str, row: dict[str, Any], is_counted: bool) -> str:
     precision = "" if row["average_precision"] is None else f"{row['average_precision']:.3f}"
     asked = "trained" if row.get("seen_in_training") else "zero-shot"
     label = f"<b>{escape(name)}</b>" if is_counted else escape(name)
-    return (
-        f'<tr><td>{label}</td><td class="number">{value}</td><td
-        class="number">{_interval(row)}</td><td>{_bar(row)}</td>' f'<td class="number">{precision}</td><td
-        class="number">{row["positives"]}</td>' f'<td class="number">{row["n"]}</td><td class="quiet">{asked},
-        {escape(str(row.get("concept") or "text"))}</td></tr>'
-    )
+    cells = [
+        _cell(label), _cell(value, "number"), _cell(_interval(row), "number"), _cell(_bar(row)),
+        _cell(precision, "number"),        _cell(row["positives"], "number"), _cell(row["n"], "number"),
+        _cell(f"{asked}, {escape(str(row.get('concept') or 'text'))}", "quiet"),
+    ]  # fmt: skip
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _cell(content: object, style: str = "") -> str:
+    return f'<td class="{style}">{content}</td>' if style else f"<td>{content}</td>"
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -94,8 +106,7 @@ def _curve(name: str, labels: FloatArray, scores: FloatArray) -> str:
     known = ~np.isnan(labels)
     alarms, hits = roc_curve(labels[known] == 1, scores[known])
     points = " ".join(f"{_SIDE * x:.1f},{_SIDE * (1 - y):.1f}" for x, y in zip(alarms, hits, strict=True))
-    return (
-        f'<figure><svg width="{_SIDE}" height="{_SIDE}"><line class="chance" x1="0" y1="{_SIDE}" x2="{_SIDE}"
-        y2="0"/>' f'<polyline points="{points}" fill="none" stroke="#1f4fa3" stroke-width="1.5"/></svg>'
-        f"<figcaption>{escape(name)}</figcaption></figure>"
-    )
+    chance = f'<line class="chance" x1="0" y1="{_SIDE}" x2="{_SIDE}" y2="0"/>'
+    curve = f'<polyline points="{points}" fill="none" stroke="#1f4fa3" stroke-width="1.5"/>'
+    picture = f'<svg width="{_SIDE}" height="{_SIDE}">{chance}{curve}</svg>'
+    return f"<figure>{picture}<figcaption>{escape(name)}</figcaption></figure>"

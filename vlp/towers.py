@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kgkit.interface import InputError
-from vlp.efficientnet import STRIDE16_DIM, STRIDE32_DIM, EfficientNetLite0, load_efficientnet_lite0
+from vlp.efficientnet import EfficientNetLite0, load_efficientnet_lite0
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,8 +47,10 @@ class ImageTower(nn.Module):
 
     Attributes:
         spec: How to rebuild it.
-        dim: D, the number of channels of the patch features; 0 until `measure` has run.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: nn.Module, spec: TowerSpec) -> None:
         super().__init__()
@@ -71,16 +72,14 @@ class ImageTower(nn.Module):
         """
         x = (images.unsqueeze(1) - self.mean) / self.std
         if isinstance(self.backbone, EfficientNetLite0):
-            stride16, stride32 = self.backbone.feature_maps(x.contiguous(memory_format=torch.channels_last))
-            # Stride 16 says where, stride 32 says what; measured together they beat either alone.
-            size = (stride16.shape[-2], stride16.shape[-1])
-            above = F.interpolate(stride32, size=size, mode="bilinear", align_corners=False)
-            return torch.cat([stride16, above], dim=1).permute(0, 2, 3, 1)
+            x = x.contiguous(memory_format=torch.channels_last)
+            return self.backbone.feature_map(x).permute(0, 2, 3, 1)
         return _transformers_features(self.backbone, x)
 
     def train(self, mode: bool = True) -> ImageTower:
         """A frozen tower stays in evaluation mode: batch statistics and dropout never change its features."""
-        return super().train(False)
+        super().train(False)
+        return self
 
     def output_shape(self, input_size: int) -> tuple[int, int, int]:
         """(Hp, Wp, D) for a square of `input_size` pixels, found by running one blank film.
@@ -94,9 +93,7 @@ class ImageTower(nn.Module):
                 shape = self(torch.zeros(1, input_size, input_size, device=parameter.device)).shape
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(
-                f"image tower {self.spec.name!r} cannot take {input_size} pixels ({reason})"
-            ) from error
+            raise InputError(f"image tower {self.spec.name!r} cannot take {input_size} pixels ({reason})") from error
         return int(shape[1]), int(shape[2]), int(shape[3])
 
 
@@ -107,7 +104,7 @@ def load_tower(name: str) -> ImageTower:
         InputError: if there is no such tower, or its weights are not installed.
     """
     if name == EFFICIENTNET_LITE0:
-        network = load_efficientnet_lite0().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = _fast_on_cpu(load_efficientnet_lite0())
         spec = TowerSpec(name, None, (127 / 255,) * 3, (128 / 255,) * 3, _weights_digest(network))
         return ImageTower(network, spec)
     from transformers import AutoModel
@@ -121,9 +118,7 @@ def load_tower(name: str) -> ImageTower:
             f"no image tower {name!r}: not {EFFICIENTNET_LITE0!r}, no folder and no hub id ({reason})"
         ) from error
     try:
-        processor, _ = ImageProcessingMixin.get_image_processor_dict(
-            name, local_files_only=Path(name).exists()
-        )
+        processor, _ = ImageProcessingMixin.get_image_processor_dict(name, local_files_only=Path(name).exists())
     except (OSError, ValueError):
         processor = {}
     mean = tuple(processor.get("image_mean", _IMAGENET_MEAN))
@@ -135,8 +130,7 @@ def load_tower(name: str) -> ImageTower:
 def build_tower(spec: TowerSpec) -> ImageTower:
     """An empty tower of a known architecture, to be filled from a saved state; needs no weights package."""
     if spec.architecture is None:
-        network = EfficientNetLite0().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return ImageTower(network, spec)
+        return ImageTower(_fast_on_cpu(EfficientNetLite0()), spec)
     from transformers import AutoConfig, AutoModel
 
     settings = dict(spec.architecture)
@@ -150,7 +144,8 @@ def _transformers_features(backbone: nn.Module, x: Tensor) -> Tensor:
     wanted = (math.ceil(x.shape[-2] / _WANTED_STRIDE), math.ceil(x.shape[-1] / _WANTED_STRIDE))
     for features in reversed(maps):  # the deepest feature map at stride 16, where the network is a pyramid
         if features.ndim == 4 and tuple(features.shape[-2:]) == wanted:
-            return features.permute(0, 2, 3, 1)
+            found: Tensor = features.permute(0, 2, 3, 1)
+            return found
     last: Tensor = outputs.last_hidden_state
     if last.ndim == 4:
         return last.permute(0, 2, 3, 1)
@@ -167,6 +162,11 @@ def _token_grid(backbone: nn.Module, x: Tensor, num_tokens: int) -> tuple[int, i
             return rows, columns
     side = math.isqrt(num_tokens)
     return side, side
+
+
+def _fast_on_cpu(network: nn.Module) -> nn.Module:
+    """Channels last: up to twice as fast, same numbers."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _weights_digest(network: nn.Module) -> str:

@@ -79,7 +79,7 @@ class TrainSummary:
 
 
 class TrainingStep(nn.Module):
-    """Network and losses as one module, so that several processes share one forward pass and its gradients."""
+    """Network and losses as one module, so that several processes share its forward pass and gradients."""
 
     query_vectors: Tensor
 
@@ -92,9 +92,7 @@ class TrainingStep(nn.Module):
     def forward(self, features: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch and its parts; features [B, Hp, Wp, D], targets int8 [B, Q]."""
         output = self.network(features, self.query_vectors)
-        query = query_loss(
-            output.logits, targets, self.config.unmentioned_weight, self.config.positive_weight
-        )
+        query = query_loss(output.logits, targets, self.config.unmentioned_weight, self.config.positive_weight)
         parts = {"query_loss": query.detach()}
         if self.config.contrast_weight == 0:
             return query, parts
@@ -122,9 +120,7 @@ def train(config: TrainConfig) -> TrainSummary:
     partial = _open_partial(config, data, questions, tower, accelerator)
     train_films, val_films = load_films(data, questions, tower, config, accelerator.device)
     with _own_randomness(config.recipe.seed):
-        network = QueryNetwork(
-            train_films.features.shape[-1], questions.vectors.shape[1], config.recipe.model
-        )
+        network = QueryNetwork(train_films.features.shape[-1], questions.vectors.shape[1], config.recipe.model)
         network.fit_standardisation(train_films.features[0])
         step = TrainingStep(network, questions.vectors, config.recipe.loss)
         state = _Loop(accelerator, step, config, partial).run(train_films, val_films)
@@ -139,9 +135,7 @@ def train(config: TrainConfig) -> TrainSummary:
 class _Loop:
     """The loop over epochs and steps."""
 
-    def __init__(
-        self, accelerator: Accelerator, step: TrainingStep, config: TrainConfig, partial: Path
-    ) -> None:
+    def __init__(self, accelerator: Accelerator, step: TrainingStep, config: TrainConfig, partial: Path) -> None:
         self.accelerator = accelerator
         self.network = step.network
         self.config: OptimizerConfig = config.recipe.optimizer
@@ -183,9 +177,7 @@ class _Loop:
         share = order[self.accelerator.process_index :: self.accelerator.num_processes]
         for position in range(steps):
             rows = share[position * self.config.batch_size : (position + 1) * self.config.batch_size]
-            rows = (
-                rows if len(rows) else share[:1]
-            )  # shares differ by one film; every process must take every step
+            rows = rows if len(rows) else share[:1]  # shares differ by one film; every process must take every step
             device = self.accelerator.device
             yield films.features[views[rows], rows].to(device), films.targets[rows].to(device)
 
@@ -201,17 +193,13 @@ class _Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.state.average:
-            decay = min(
-                self.config.ema_decay, (1 + step) / (10 + step)
-            )  # short memory while weights still move far
+            decay = min(self.config.ema_decay, (1 + step) / (10 + step))  # short memory while weights still move far
             for name, tensor in self.network.state_dict().items():
                 self.state.average[name].lerp_(tensor.detach().cpu(), 1 - decay)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(f"the loss is {value} at step {step}: lower optimizer.learning_rate")
-        self._write_log(
-            {"step": step, "loss": value, "lr": rate} | {name: float(part) for name, part in parts.items()}
-        )
+        self._write_log({"step": step, "loss": value, "lr": rate} | {name: float(part) for name, part in parts.items()})
         return value
 
     def _finish_epoch(self, val_films: FilmSet, rate: float) -> None:
@@ -245,7 +233,7 @@ class _Loop:
 
 
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Linear warm-up, then half a cosine to zero (Loshchilov and Hutter, 2017); pure in the step, so it resumes."""
+    """Linear warm-up, then half a cosine to zero (Loshchilov and Hutter, 2017)."""
     warmup = max(1, round(config.warmup * total_steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

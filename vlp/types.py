@@ -20,7 +20,7 @@ class View(StrEnum):
 
 
 class TargetValue(IntEnum):
-    """What a study's report says of a concept; the first three as in CheXpert, the last kept apart from ABSENT."""
+    """What a report says of a concept; the first three as in CheXpert, the last kept apart from ABSENT."""
 
     PRESENT = 1
     ABSENT = 0

@@ -24,7 +24,9 @@ class BatchMaker:
         fanouts: Neighbours per hop.
     """
 
-    def __init__(self, corpus: Corpus, triples: IntArray, tower: TextTower, config: TrainingConfig, fanouts: tuple[int, ...]) -> None:
+    def __init__(
+        self, corpus: Corpus, triples: IntArray, tower: TextTower, config: TrainingConfig, fanouts: tuple[int, ...]
+    ) -> None:
         self._config, self._fanouts, self._triples = config, fanouts, triples
         limit = tower.config.max_name_tokens
         flat = [name for names in corpus.names for name in names]
@@ -59,13 +61,16 @@ class BatchMaker:
             left.append(self._names[row][one])
             right.append(self._names[row][other])
         num_defined = min(self._config.definitions, len(self._defined))
-        picked = generator.choice(len(self._defined), size=num_defined, replace=False) if num_defined else []
-        defined = [self._names[row][generator.integers(len(self._names[row]))] for row in self._defined[picked]] if num_defined else []
+        picked = np.empty(0, dtype=np.int64)
+        if num_defined:
+            picked = generator.choice(len(self._defined), size=num_defined, replace=False)
+        rows = self._defined[picked]
+        defined = [self._names[row][generator.integers(len(self._names[row]))] for row in rows]
         return TextBatch(
             names=[*left, *right, *defined, *(self._names[row][0] for row in live)],
             pair_concepts=torch.from_numpy(np.asarray(pairs, dtype=np.int64)),
             definitions=[self._definitions[index] for index in picked],
-            definition_concepts=torch.from_numpy(self._defined[picked] if num_defined else self._defined[:0]),
+            definition_concepts=torch.from_numpy(rows),
             live_concepts=torch.from_numpy(live),
         )
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from kgkit.errors import InputError
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], about: dict[str, Any]
+) -> None:
     """Write model, optimiser and further tensors so that a reader sees the old state or the new.
 
     Args:
@@ -34,7 +36,9 @@ def save_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     temporary.replace(path)
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Restore what `save_checkpoint` wrote.
 
     Returns:
@@ -49,7 +53,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
             content = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"damaged checkpoint ({error}); remove it to start anew", path) from error
-    model.load_state_dict({key.removeprefix("model."): value for key, value in content.items() if key.startswith("model.")})
+    model.load_state_dict(
+        {key.removeprefix("model."): value for key, value in content.items() if key.startswith("model.")}
+    )
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in content.items():
         if key.startswith("optimiser."):

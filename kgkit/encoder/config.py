@@ -79,7 +79,10 @@ class EncoderRecipe:
         for key, value in positive.items():
             if value < 1:
                 raise InputError(f"recipe key {key!r} is {value}, expected 1 or more")
-        for key, fraction in (("held_out_names", self.train.held_out_names), ("held_out_triples", self.train.held_out_triples)):
+        for key, fraction in (
+            ("held_out_names", self.train.held_out_names),
+            ("held_out_triples", self.train.held_out_triples),
+        ):
             if not 0 <= fraction < 0.5:
                 raise InputError(f"recipe key 'train.{key}' is {fraction}, expected 0 or more, below 0.5")
         if self.graph.family != "none" and not self.graph.fanouts:

@@ -102,7 +102,9 @@ def build_corpus(views: Path, held_out_names: float, held_out_triples: float, se
     )
 
 
-def _hold_out(names: list[dict[str, str]], preferred: tuple[str, ...], fraction: float, seed: int) -> dict[str, tuple[str, list[int]]]:
+def _hold_out(
+    names: list[dict[str, str]], preferred: tuple[str, ...], fraction: float, seed: int
+) -> dict[str, tuple[str, list[int]]]:
     """Normalised string -> (name as written, rows of its concepts); never a string that is some preferred name."""
     taken = {normalise(name) for name in preferred}
     owners: dict[str, tuple[str, list[int]]] = {}

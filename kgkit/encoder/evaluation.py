@@ -34,7 +34,12 @@ def evaluate_vectors(vectors: Tensor, bank: Tensor, model: EncoderModel, corpus:
         # Both sides of a triple fall together, so the triple is the unit that is resampled.
         per_triple = (1 / ranks).reshape(2, -1).mean(axis=0)
         summary = summarise_ranks(ranks, len(vectors)).to_json()
-        result["link_prediction"] = summary | {"mrr_interval": bootstrap_interval(per_triple, seed), "side": "both", "filtered": True, "ties": "realistic"}
+        result["link_prediction"] = summary | {
+            "mrr_interval": bootstrap_interval(per_triple, seed),
+            "side": "both",
+            "filtered": True,
+            "ties": "realistic",
+        }
     if corpus.held_out:
         ranks = synonym_retrieval(vectors, model, corpus)
         summary = summarise_ranks(ranks, len(vectors)).to_json()
@@ -57,7 +62,7 @@ def link_prediction(vectors: Tensor, scorer: RelationScorer, corpus: Corpus, que
     known = triple_keys(facts[:, 0], facts[:, 1], facts[:, 2], sizes).sort().values
     every = torch.arange(len(vectors))[None, :]
     sides: tuple[list[FloatArray], list[FloatArray]] = ([], [])
-    for chunk in torch.from_numpy(queries).split(_CHUNK):
+    for chunk in torch.split(torch.from_numpy(queries), _CHUNK):
         heads, relations, tails = chunk.unbind(1)
         tail_scores = scorer.score_tails(vectors[heads], relations, vectors)
         head_scores = scorer.score_heads(vectors[tails], relations, vectors)

@@ -50,10 +50,11 @@ class BasisConv(MessagePassing):  # type: ignore[misc]  # torch-geometric is unt
         _, inverse, counts = torch.unique(slot, return_inverse=True, return_counts=True)
         scale = self.coefficients[edge_type] / counts[inverse].unsqueeze(-1)
         slots = self.propagate(edge_index, x=(x, x[:num_targets]), scale=scale, size=(len(x), num_targets))
-        return slots @ self.weight.flatten(0, 1)
+        messages: Tensor = slots @ self.weight.flatten(0, 1)
+        return messages
 
     def message(self, x_j: Tensor, scale: Tensor) -> Tensor:
-        """float [e, num_bases * in_dim]: the neighbour's vector, weighted for each basis."""
+        """Float [e, num_bases * in_dim]: the neighbour's vector, weighted for each basis."""
         return (scale.unsqueeze(-1) * x_j.unsqueeze(1)).flatten(1)
 
 
@@ -73,7 +74,9 @@ class GraphTower(nn.Module):
         super().__init__()
         width = config.hidden_dim
         self.project = nn.Linear(dim, width, bias=False)
-        self.layers = nn.ModuleList(BasisConv(width, width, 2 * num_relations, config.num_bases) for _ in config.fanouts)
+        self.layers = nn.ModuleList(
+            BasisConv(width, width, 2 * num_relations, config.num_bases) for _ in config.fanouts
+        )
         self.out = nn.Linear(width, dim, bias=False)
         self.gate = nn.Parameter(torch.full((dim,), -1.0))
 
@@ -92,7 +95,9 @@ class GraphTower(nn.Module):
         for hop, layer in enumerate(self.layers):
             is_last = hop == len(self.layers) - 1
             num_targets = graph.num_seeds if is_last else len(graph.nodes)
-            state = F.gelu(state[:num_targets] * (not is_last) + layer(state, graph.edge_index, graph.edge_type, num_targets))
+            state = F.gelu(
+                state[:num_targets] * (not is_last) + layer(state, graph.edge_index, graph.edge_type, num_targets)
+            )
         message = torch.sigmoid(self.gate) * self.out(state)
         degree = torch.bincount(graph.edge_index[1], minlength=len(graph.nodes))[: graph.num_seeds]
         return F.normalize(seeds + message * (degree > 0).unsqueeze(-1), dim=-1)

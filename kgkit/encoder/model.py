@@ -97,7 +97,9 @@ class EncoderModel(nn.Module):
             name_vectors = self.text.embed_tokens(text.names).float()
             definition_vectors = self.text.embed_tokens(text.definitions).float()
         num_pairs, num_defined = len(text.pair_concepts), len(text.definition_concepts)
-        left, right, defined, live = name_vectors.split([num_pairs, num_pairs, num_defined, len(text.live_concepts)])
+        left, right, defined, live = torch.split(
+            name_vectors, [num_pairs, num_pairs, num_defined, len(text.live_concepts)]
+        )
         scale = self.recipe.objectives.logit_scale
         losses = {}
         if num_pairs:
@@ -133,7 +135,9 @@ class EncoderModel(nn.Module):
         columns = seeds[None, :]
         true_tails = relation_truth_mask(known, seeds[heads][:, None], relations[:, None], columns, sizes)
         true_heads = relation_truth_mask(known, columns, relations[:, None], seeds[tails][:, None], sizes)
-        relation = self.relation_loss(tail_scores, tails, ~true_tails) + self.relation_loss(head_scores, heads, ~true_heads)
+        relation = self.relation_loss(tail_scores, tails, ~true_tails) + self.relation_loss(
+            head_scores, heads, ~true_heads
+        )
         losses = {"relation": relation / 2}
         if self.graph is not None:
             own = torch.eye(len(seeds), dtype=torch.bool)
@@ -147,7 +151,7 @@ def all_concept_vectors(model: EncoderModel, bank: Tensor, sampler: NeighbourSam
     generator = torch.Generator().manual_seed(seed)
     blocks = []
     with torch.no_grad():
-        for seeds in torch.arange(len(bank)).split(2048):
+        for seeds in torch.split(torch.arange(len(bank)), 2048):
             graph = sampler.sample(seeds, model.recipe.graph.fanouts, generator)
             blocks.append(model.concept_vectors(bank[graph.nodes], graph))
     return torch.cat(blocks)

@@ -28,7 +28,7 @@ def multi_positive_contrast(anchors: Tensor, others: Tensor, positive: Tensor, l
 
 
 def same_concept(left: Tensor, right: Tensor) -> Tensor:
-    """bool [B, C]: do two items name one concept? Inputs are int64 ids [B] and [C]."""
+    """Bool [B, C]: do two items name one concept? Inputs are int64 ids [B] and [C]."""
     return left[:, None] == right[None, :]
 
 
@@ -38,7 +38,9 @@ def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
     return -((log_likelihood * weight).sum(-1) / weight.sum(-1).clamp(min=1)).mean()
 
 
-def relation_truth_mask(keys: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, sizes: tuple[int, int]) -> Tensor:
+def relation_truth_mask(
+    keys: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, sizes: tuple[int, int]
+) -> Tensor:
     """Which of all combinations are known facts.
 
     Args:

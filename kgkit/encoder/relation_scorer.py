@@ -61,7 +61,9 @@ class RelationScorer(nn.Module):
         super().__init__()
         form = MATRIX_FORMS.get(interaction)
         if form is None:
-            raise InputError(f"recipe key 'objectives.interaction' is {interaction!r}; {choices(interaction, MATRIX_FORMS)}")
+            raise InputError(
+                f"recipe key 'objectives.interaction' is {interaction!r}; {choices(interaction, MATRIX_FORMS)}"
+            )
         self.name, self.form = interaction, form
         self.is_complex = interaction in ("complex", "rotate")
         width = dim // 2 if self.is_complex else dim

@@ -18,7 +18,12 @@ from kgkit.graph.store import KnowledgeGraph
 
 
 def save_encoder(
-    folder: Path, model: EncoderModel, vectors: Tensor, graph: KnowledgeGraph, metrics: dict[str, Any], about: dict[str, Any]
+    folder: Path,
+    model: EncoderModel,
+    vectors: Tensor,
+    graph: KnowledgeGraph,
+    metrics: dict[str, Any],
+    about: dict[str, Any],
 ) -> None:
     """Write every part of an encoder, the manifest last.
 

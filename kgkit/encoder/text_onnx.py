@@ -38,7 +38,9 @@ class OnnxTextTower:
                 str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises its own classes, which it does not export
-            raise InputError(f"not a readable ONNX model ({str(error).splitlines()[0]})", folder / "model.onnx") from error
+            raise InputError(
+                f"not a readable ONNX model ({str(error).splitlines()[0]})", folder / "model.onnx"
+            ) from error
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors, float32 [len(texts), dim]; batches are formed by length inside."""

@@ -74,7 +74,10 @@ class TextTower(nn.Module):
         if not tokens:
             return torch.empty(0, self.dim)
         order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
-        parts = [self(*self._padded([tokens[i] for i in order[at : at + _ENCODE_BATCH]])) for at in range(0, len(order), _ENCODE_BATCH)]
+        parts = [
+            self(*self._padded([tokens[i] for i in order[at : at + _ENCODE_BATCH]]))
+            for at in range(0, len(order), _ENCODE_BATCH)
+        ]
         back = torch.empty(len(order), dtype=torch.int64)
         back[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(parts)[back.to(parts[0].device)]
@@ -109,7 +112,10 @@ class TextTower(nn.Module):
         for name, content in (
             ("1_Pooling/config.json", pooling),
             ("modules.json", listed),
-            ("sentence_bert_config.json", {"max_seq_length": self.config.max_definition_tokens, "do_lower_case": False}),
+            (
+                "sentence_bert_config.json",
+                {"max_seq_length": self.config.max_definition_tokens, "do_lower_case": False},
+            ),
         ):
             (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -127,7 +133,9 @@ class TextTower(nn.Module):
             return
         layers = getattr(getattr(self.transformer, "encoder", None), "layer", None)
         if layers is None:
-            raise InputError(f"recipe key 'text.frozen_layers': {self.config.model!r} has no encoder.layer to freeze; set 0")
+            raise InputError(
+                f"recipe key 'text.frozen_layers': {self.config.model!r} has no encoder.layer to freeze; set 0"
+            )
         for module in (self.transformer.embeddings, *layers[:num_layers]):
             module.requires_grad_(requires_grad=False)
 

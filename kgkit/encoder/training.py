@@ -118,7 +118,10 @@ def _prepare(recipe: EncoderRecipe, corpus: Corpus, checkpoint: Path) -> tuple[_
     precision = choose_precision(resumed, model.text)
     text = [parameter for parameter in model.text.parameters() if parameter.requires_grad]
     rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("text.")]
-    groups = [{"params": text, "peak": recipe.train.text_learning_rate}, {"params": rest, "peak": recipe.train.graph_learning_rate}]
+    groups = [
+        {"params": text, "peak": recipe.train.text_learning_rate},
+        {"params": rest, "peak": recipe.train.graph_learning_rate},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=0.0, weight_decay=recipe.train.weight_decay, fused=True)
     autocast = autocast_for(precision)
     bank = model.text.encode_all(batches.preferred_tokens, autocast, "untrained concept vectors")
@@ -140,7 +143,10 @@ def _train(run: _Run, folder: Path, about: dict[str, Any]) -> None:
     model.train()
     pairs = train.synonym_pairs + train.definitions + train.triples
     every = max(1, train.steps // _CURVE_POINTS)
-    with log.open("a", encoding="utf-8") as stream, progress("training", (train.steps - first) * pairs, "pairs") as report:
+    with (
+        log.open("a", encoding="utf-8") as stream,
+        progress("training", (train.steps - first) * pairs, "pairs") as report,
+    ):
         for step in range(first + 1, train.steps + 1):
             losses = _step(run, model, optimiser, step)
             _require_finite(losses, step, checkpoint)

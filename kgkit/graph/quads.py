@@ -44,13 +44,12 @@ def write_quads(lines: Iterable[str], path: Path) -> tuple[int, str]:
         Number of lines, and the order-independent digest: the sum modulo 2^256 of the SHA-256 of each line, in hex.
     """
     count, total = 0, 0
-    with path.open("wb") as raw, zstandard.ZstdCompressor(level=3).stream_writer(raw) as packed:
-        with io.BufferedWriter(packed, 1 << 20) as stream:  # type: ignore[arg-type]
-            for line in lines:
-                data = line.encode()
-                stream.write(data + b"\n")
-                total += int.from_bytes(hashlib.sha256(data).digest(), "big")
-                count += 1
+    with zstandard.open(path, "wb") as stream:
+        for line in lines:
+            data = line.encode()
+            stream.write(data + b"\n")
+            total += int.from_bytes(hashlib.sha256(data).digest(), "big")
+            count += 1
     return count, f"{total % _DIGEST_MODULUS:064x}"
 
 
@@ -81,7 +80,11 @@ def preferred_names(names: pl.DataFrame) -> pl.DataFrame:
 def _iri(curie: pl.Expr) -> pl.Expr:
     """`<IRI>` of a CURIE column; characters that no IRI may hold are percent-encoded."""
     prefix, local = curie.str.extract(r"^([^:]*):", 1), curie.str.replace(r"^[^:]*:", "")
-    safe = pl.when(local.str.contains(_NOT_IN_IRI)).then(local.map_elements(_quoted, return_dtype=pl.String)).otherwise(local)
+    safe = (
+        pl.when(local.str.contains(_NOT_IN_IRI))
+        .then(local.map_elements(_quoted, return_dtype=pl.String))
+        .otherwise(local)
+    )
     return "<" + prefix.replace_strict(dict(ns.PREFIXES), return_dtype=pl.String) + safe + ">"
 
 

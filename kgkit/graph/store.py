@@ -1,10 +1,10 @@
 """The KG folder: ingest a source, open the graph, query it.
 
-    KG/manifest.json                    what is in the graph; replacing it is the moment a change becomes true
-    KG/quads/<source>@<release>.nq.zst  the truth, one file per source
-    KG/store.<digest>/                  Oxigraph, bulk-loaded from the quads
-    KG/views/<digest>/                  columnar views
-    KG/tables/<digest>/                 each source's columns, from which views are made (derived, may be deleted)
+KG/manifest.json                    what is in the graph; replacing it is the moment a change becomes true
+KG/quads/<source>@<release>.nq.zst  the truth, one file per source
+KG/store.<digest>/                  Oxigraph, bulk-loaded from the quads
+KG/views/<digest>/                  columnar views
+KG/tables/<digest>/                 each source's columns, from which views are made (derived, may be deleted)
 """
 
 from __future__ import annotations
@@ -59,7 +59,12 @@ def ingest(folder: Path, tables: SourceTables, log: IngestLog) -> IngestSummary:
     Raises:
         InputError: if the folder is not a graph, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists() and not (folder / "quads").exists():
+    if (
+        folder.exists()
+        and any(folder.iterdir())
+        and not (folder / "manifest.json").exists()
+        and not (folder / "quads").exists()
+    ):
         raise InputError("this folder holds something else; give a new folder or a graph made by kgkit", folder)
     (folder / "quads").mkdir(parents=True, exist_ok=True)
     sources = _recovered_sources(folder)
@@ -229,11 +234,24 @@ def _final(folder: Path, key: str) -> Path:
     return folder / "quads" / f"{key.replace('/', '_')}.nq.zst"
 
 
-def solutions(result: ox.QuerySolutions) -> Iterator[list[str]]:
-    """Rows of a SELECT as strings: CURIEs for IRIs, plain text for literals, "" for unbound."""
-    variables = result.variables
-    for row in result:
-        yield [_shown(row[variable]) for variable in variables]
+def results_table(result: ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples) -> Iterator[list[str]]:
+    """Rows of an answer as strings, the variables' names first: CURIEs for IRIs, plain text for literals."""
+    if isinstance(result, ox.QuerySolutions):
+        yield [variable.value for variable in result.variables]
+        for row in result:
+            yield [_shown(row[variable]) for variable in result.variables]
+    elif isinstance(result, ox.QueryTriples):
+        for triple in result:
+            yield [_shown(triple.subject), _shown(triple.predicate), _shown(triple.object)]
+    else:
+        yield [str(bool(result)).lower()]
+
+
+def results_json(result: ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples) -> str:
+    """An answer in the W3C's SPARQL 1.1 Query Results JSON Format; N-Triples for CONSTRUCT and DESCRIBE."""
+    if isinstance(result, ox.QueryTriples):
+        return (result.serialize(format=ox.RdfFormat.N_TRIPLES) or b"").decode()
+    return (result.serialize(format=ox.QueryResultsFormat.JSON) or b"").decode()
 
 
 def _shown(term: Any) -> str:

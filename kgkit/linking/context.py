@@ -1,8 +1,8 @@
 """Certainty, temporality and experiencer of a span, by trigger phrases.
 
-The rules are those of NegEx (Chapman et al. 2001) and ConText (Harkema et al. 2009): a trigger reaches forward or
-backward within its sentence until a word that ends its reach; a pseudo-trigger ("no change") looks like a trigger and is
-none. The triggers stand in `ontologies/context_rules.toml`.
+The rules are those of NegEx (Chapman et al. 2001) and ConText (Harkema et al. 2009): a trigger reaches
+forward or backward within its sentence until a word that ends its reach; a pseudo-trigger ("no change") looks
+like a trigger and is none. The triggers stand in `ontologies/context_rules.toml`.
 """
 
 from __future__ import annotations
@@ -144,14 +144,17 @@ class TextContext:
     section_of: Sequence[str]
     triggers: Mapping[int, Sequence[_Trigger]]
 
-    def classify(self, first: int, stop: int) -> ContextResult:
-        """Context of the half-open token range `first`..`stop`.
+    def classify(self, first: int, stop: int, since: int = 0) -> ContextResult:
+        """Context of the half-open token range `first`..`stop`, given triggers from token `since` on.
 
-        A forward trigger inside the span belongs to the span's own meaning ("no acute abnormality" is a statement that
-        holds) and shields it from triggers of the same category outside. A trigger that overlaps the span's border is none.
+        A forward trigger inside the span belongs to the span's own meaning ("no acute abnormality" is a
+        statement that holds) and shields it from triggers of the same category outside. A trigger that
+        overlaps the span's border is none.
         """
         triggers = {
-            (trigger.first, trigger.stop): trigger for trigger in self.triggers.get(self.sentence_of[first], ())
+            (trigger.first, trigger.stop): trigger
+            for trigger in self.triggers.get(self.sentence_of[first], ())
+            if trigger.first >= since
         }
         outside = longest_first(span for span in triggers if span[1] <= first or span[0] >= stop)
         before = [triggers[span] for span in reversed(outside) if span[1] <= first]
@@ -195,7 +198,9 @@ def load_context_rules(path: Path | None = None) -> ContextRules:
     for phrases in terminations.values():
         phrases |= _phrases(shared, "termination", "[shared]", path)
     ends = {category: frozenset(phrases) for category, phrases in terminations.items()}
-    return ContextRules(ContextLexicon(triggers, ends, _phrases(shared, "pseudo", "[shared]", path)))
+    pseudo = _phrases(shared, "pseudo", "[shared]", path)
+    _refuse_contradictions(triggers, pseudo, path)
+    return ContextRules(ContextLexicon(triggers, ends, pseudo))
 
 
 def _places(text: str, tokens: Tokens) -> tuple[list[int], list[str]]:
@@ -250,6 +255,23 @@ def _tables(content: Mapping[str, Any], path: Path) -> list[tuple[Category, Mapp
         if not isinstance(table, dict):
             raise InputError(f"{name!r} is a value, expected a table of phrase lists", path)
     return [(Category(name), table) for name, table in content.items()]
+
+
+def _refuse_contradictions(
+    triggers: Mapping[tuple[Category, Direction], frozenset[tuple[str, ...]]],
+    pseudo: frozenset[tuple[str, ...]],
+    path: Path,
+) -> None:
+    """Plurals are folded, so "rules out" and "rule out" are one phrase and cannot mean two things."""
+    nothing: frozenset[tuple[str, ...]] = frozenset()
+    for direction in Direction:
+        absent = triggers.get((Category.ABSENT, direction), nothing)
+        for phrase in sorted(absent & triggers.get((Category.UNCERTAIN, direction), nothing)):
+            problem = f"{' '.join(phrase)!r} is both an absent and an uncertain {direction} trigger"
+            raise InputError(problem, path)
+    for (category, direction), phrases in triggers.items():
+        for phrase in sorted(phrases & pseudo):
+            raise InputError(f"{' '.join(phrase)!r} is both pseudo and a {category} {direction} trigger", path)
 
 
 def _refuse_unknown(table: Any, known: frozenset[str], where: str, path: Path) -> None:

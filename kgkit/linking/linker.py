@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from kgkit.findings import Finding, load_findings
 from kgkit.linking.context import ContextRules, TextContext, load_context_rules
 from kgkit.linking.names import name_phrases
-from kgkit.linking.phrases import Phrase, PhraseMatch, PhraseMatcher
-from kgkit.types import Certainty, Mention, ReportMentions
+from kgkit.linking.phrases import GAP, Phrase, PhraseMatch, PhraseMatcher, phrase_parts
+from kgkit.types import Certainty, Mention, MentionKind, ReportMentions
 
 if TYPE_CHECKING:
     from kgkit.encoder.artifact import ConceptEncoder
+
+# With one of these inside, a phrase with a gap is a clause of its own: "No effusion, heart is enlarged".
+_VERBS = frozenset({"is", "are", "was", "were", "appear", "remain", "seem"})
+
 
 class Linker:
     """Finds mentions in reports; deterministic, and independent of the order of its phrases.
@@ -31,7 +35,7 @@ class Linker:
 
         Args:
             report_id: Kept as given.
-            text: The report as it stands; `text[mention.start:mention.end] == mention.text` for every mention.
+            text: The report as it stands; `text[mention.start:mention.end] == mention.text` for each mention.
 
         Returns:
             The mentions sorted by place; none where the text names nothing.
@@ -56,11 +60,12 @@ def load_linker(encoder: ConceptEncoder, findings: Mapping[str, Finding] | None 
     """
     findings = load_findings() if findings is None else findings
     own = list(finding_phrases(findings, finding_concepts(findings, encoder)))
-    return Linker([*own, *name_phrases(encoder.names, encoder.semantic_types)])
+    taken = {phrase_parts(phrase.text)[0] for phrase in own if phrase.concept is not None and GAP not in phrase.text}
+    return Linker([*own, *name_phrases(encoder.names, encoder.semantic_types, taken)])
 
 
 def finding_concepts(findings: Mapping[str, Finding], encoder: ConceptEncoder) -> dict[str, str]:
-    """The concept each finding is in a graph: the first of its ids that the graph holds, else `finding:<key>`."""
+    """The concept each finding is in a graph: the first of its ids that is there, else `finding:<key>`."""
     concepts = {}
     for key, finding in findings.items():
         resolved = (encoder.resolve(curie) for curie in finding.concepts)
@@ -86,14 +91,16 @@ def finding_phrases(findings: Mapping[str, Finding], concepts: Mapping[str, str]
 
 
 def _mention(match: PhraseMatch, text: str, context: TextContext) -> Mention:
-    start, end = context.tokens.starts[match.first], context.tokens.ends[match.stop - 1]
-    said = context.classify(match.head, match.stop)
+    tokens = context.tokens
+    start, end = tokens.starts[match.first], tokens.ends[match.stop - 1]
+    is_clause = not _VERBS.isdisjoint(tokens.words[match.first : match.head])
+    said = context.classify(match.head, match.stop, since=match.first if is_clause else 0)
     return Mention(
         text=text[start:end],
         start=start,
         end=end,
         kind=match.phrase.kind,
-        certainty=_denied(match, said.certainty, context) if match.phrase.denies else said.certainty,
+        certainty=_certainty(match.phrase, said.certainty, is_clause),
         temporality=said.temporality,
         experiencer=said.experiencer,
         section=context.section_of[match.first],
@@ -102,9 +109,14 @@ def _mention(match: PhraseMatch, text: str, context: TextContext) -> Mention:
     )
 
 
-def _denied(match: PhraseMatch, certainty: Certainty, context: TextContext) -> Certainty:
-    """Certainty of a finding that a phrase denies: "heart is not normal" asserts it, only a negation inside does."""
-    if certainty is Certainty.UNCERTAIN:
-        return certainty
-    inside = certainty is Certainty.ABSENT and context.classify(match.first, match.stop).certainty is Certainty.PRESENT
-    return Certainty.PRESENT if inside else Certainty.ABSENT
+def _certainty(phrase: Phrase, said: Certainty, is_clause: bool) -> Certainty:
+    """Certainty of a mention, given what its context says.
+
+    Anatomy is there whatever is denied about it (RadGraph's ANAT-DP). A phrase that denies a finding asserts it only
+    where the negation stands inside its clause ("heart is not normal").
+    """
+    if phrase.kind is MentionKind.ANATOMY:
+        return Certainty.PRESENT
+    if not phrase.denies or said is Certainty.UNCERTAIN:
+        return said
+    return Certainty.PRESENT if is_clause and said is Certainty.ABSENT else Certainty.ABSENT

@@ -1,10 +1,9 @@
-"""Names of graph concepts as phrases to look for in reports: which names are fit for that, and what they are worth."""
+"""Names of graph concepts as phrases to look for in reports: which are fit for that, what they are worth."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterator
 
 import polars as pl
 
@@ -26,49 +25,54 @@ _MIN_CHARACTERS = 3
 _ABBREVIATIONS = frozenset({"AB", "ACR"})
 _MAX_ABBREVIATION_CHARACTERS = 6
 # Words that are names in some vocabulary and denote nothing by themselves in a report.
-_AMBIGUOUS = frozenset(
-    """
-    abnormal abnormality absence absent abrupt acute adult age aggressive all allergy also and any area atypical base benign body
-    bilateral borderline can case cause central change child chronic clear clinical condition congenital contour cord
-    course death decreased deep defect delayed deterioration diffuse discomfort disease disorder distal distribution
-    dominant dull duration early episodic evidence extent extreme family fat female finding focal for general
-    generalized global groove group has head high hot ill impact impression inferior increased indeterminate infant
-    injury intermediate intermittent interval intermittently large lateral left length lesion level light limb limited
-    localized long loss low lower male malignant margin medial mild minimal minor mixed moderate more multiple
-    negative new node none normal not now old onset organ other outer pain part patchy patient peripheral persistent
-    phenotypic point position positive possible posterior present primary profound progressive prominent proximal
-    quality recurrent refractory region regional right root severe severity sharp short side sign similar single sinus
-    site size skin slow small solitary spatial stable stage state status superior symptom syndrome system total
-    trigger trauma type unchanged unilateral unknown unspecified upper variable view was white wide within worsening
-    """.split()
-)  # fmt: skip
+_AMBIGUOUS_WORDS = """
+abnormal abnormality abrupt absence absent acute adult age aggressive all allergy also and any apical
+area atypical base benign bilateral body border borderline can case cause cavity central change child
+chronic clear clinical complication condition congenital contour cord course death decreased deep defect
+delayed deterioration diffuse discomfort disease disorder distal distribution dominant dull duration
+early element episodic evidence excluded extent extreme family fat female finding fluid focal for general
+generalized global groove group has head high hot ill impact impression increased indeterminate infant
+inferior injury intermediate intermittent intermittently interval junction large lateral left length
+lesion level light limb limited localized long loss low lower lumen male malignant margin medial mild
+minimal minor mixed moderate more multiple negative new node none normal not now old onset organ organism
+other outer pain part patchy patient peripheral persistent phenotypic point position positive possible
+posterior present primary process profound progressive projection prominent proximal quality recurrence
+recurrent refractory region regional result right root segment series severe severity sharp short side
+sided sign similar single sinus site size skin slow small solitary space spatial stable stage state
+status structure superior surface symptom syndrome system tissue total trauma trigger tubular type
+unchanged unilateral unknown unspecified upper valve variable view wall was white wide within worsening
+"""
+_AMBIGUOUS = frozenset(_AMBIGUOUS_WORDS.split())
 
 
 def name_phrases(
-    names: pl.DataFrame, semantic_types: Callable[[str], tuple[str, ...]], skipped: Mapping[str, str] = MappingProxyType({})
+    names: pl.DataFrame,
+    semantic_types: Callable[[str], tuple[str, ...]],
+    taken: Collection[tuple[str, ...]] = (),
 ) -> Iterator[Phrase]:
     """Phrases for the names of a graph.
 
-    A name scores PREFERRED_SCORE where it is the concept's preferred name, else SYNONYM_SCORE. A name of several
-    concepts goes to the one whose preferred name it is, then to the smaller CURIE, at AMBIGUOUS_FACTOR of its score.
+    A name scores PREFERRED_SCORE where it is the concept's preferred name, else SYNONYM_SCORE. A name of
+    several concepts goes to the one whose preferred name it is, then to the smaller CURIE, at
+    AMBIGUOUS_FACTOR of its score.
 
     Args:
         names: Columns of kgkit.encoder.artifact.NAME_COLUMNS.
         semantic_types: TUIs of a concept.
-        skipped: Concepts to leave out, such as a second id of a finding.
+        taken: Words (as tokenized) that already stand for something, such as a finding.
     """
     kinds: dict[str, MentionKind | None] = {}
     owners: dict[tuple[tuple[str, ...], str], dict[str, bool]] = defaultdict(dict)
     columns = ("concept", "name", "term_type", "language", "is_preferred")
     for concept, name, term_type, language, preferred in names.select(columns).iter_rows():
-        if concept in skipped or not str(language or "en").startswith("en"):
+        if not str(language or "en").startswith("en"):
             continue
         if concept not in kinds:
             kinds[concept] = mention_kind(semantic_types(concept))
         if kinds[concept] is None:
             continue
         words = tokenize(name).words
-        if not is_usable_name(name, words):
+        if words in taken or not is_usable_name(name, words):
             continue
         case = name if term_type in _ABBREVIATIONS or is_abbreviation(name) else ""
         owners[words, case][concept] = owners[words, case].get(concept, False) or bool(preferred)
@@ -92,7 +96,7 @@ def mention_kind(semantic_types: tuple[str, ...]) -> MentionKind | None:
 def is_usable_name(name: str, words: tuple[str, ...]) -> bool:
     """Whether a name is worth looking for: some letters, no punctuation, not too long, no everyday word.
 
-    >>> [is_usable_name(name, tokenize(name).words) for name in ("Pleural effusion", "Right", "Edema, pulmonary", "T4")]
+    >>> [is_usable_name(name, tokenize(name).words) for name in ("Effusion", "Right", "Edema, lung", "T4")]
     [True, False, False, False]
     """
     if not words or len(words) > _MAX_WORDS or not all(word.isalnum() for word in words):
@@ -103,10 +107,10 @@ def is_usable_name(name: str, words: tuple[str, ...]) -> bool:
 
 
 def is_abbreviation(name: str) -> bool:
-    """Whether a name is an abbreviation by its look: one short word with two capitals or more, no small letter run.
+    """Whether a name is an abbreviation by its look: one short word whose letters are all capitals.
 
-    >>> [is_abbreviation(name) for name in ("COPD", "ARDSs", "Lung", "HIV-1", "pneumonia")]
-    [True, False, False, True, False]
+    >>> [is_abbreviation(name) for name in ("COPD", "Lung", "HIV-1", "pneumonia")]
+    [True, False, True, False]
     """
     letters = [character for character in name if character.isalpha()]
     return " " not in name and len(name) <= _MAX_ABBREVIATION_CHARACTERS and all(map(str.isupper, letters))

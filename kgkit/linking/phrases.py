@@ -1,7 +1,7 @@
 """Exact phrase matching over normalised words: Aho-Corasick, whole words, the longest match wins.
 
-A phrase may hold one gap, written `...`: "heart ... enlarged" also finds "heart is mildly enlarged". The gap spans at
-most MAX_GAP words and no end of a clause.
+A phrase may hold one gap, written `...`: "heart ... enlarged" also finds "heart is mildly enlarged". The gap
+spans at most MAX_GAP words and no end of a clause.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from kgkit.types import MentionKind
 
 GAP = "..."
 MAX_GAP = 5
-"""Words that a gap may span; on radiology reports five covers "heart size and pulmonary vascularity appear normal"."""
-_GAP_STOPS = frozenset(". ; : ( ) but with without however although which".split())
+"""Words that a gap may span; five covers "heart size and pulmonary vascularity appear normal"."""
+_GAP_STOPS = frozenset({".", ";", ":", "(", ")", "but", "with", "without", "however", "although", "which"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,9 @@ class PhraseMatcher:
     """Finds phrases in tokens; which of two phrases with the same words wins does not depend on their order.
 
     Args:
-        phrases: Of several with the same words the one of higher score wins, then the smaller concept id; a phrase without
-            a concept loses, since the other keeps shorter ones away as well.
+        phrases: Of several with the same words the one of higher score wins, then the smaller concept id; a
+        phrase
+            without a concept loses, since the other keeps shorter ones away as well.
 
     Raises:
         InputError: if a phrase has no words, or more than one gap.
@@ -125,17 +126,18 @@ class PhraseMatcher:
             sentence_of: Sentence number of each token.
 
         Returns:
-            Matches sorted by place. Phrases without a gap do not overlap one another; blocked ones are left out.
+            Matches sorted by place. Phrases without a gap do not overlap; blocked ones are left out.
         """
         spans = [
             (first, stop)
             for first, stop in self._automaton.find(tokens.words)
             if sentence_of[first] == sentence_of[stop - 1]
         ]
+        shouts = text == text.upper()  # capitals tell nothing about abbreviations in a report all in capitals
         whole = {}
         for first, stop in spans:
             for phrase in self._whole.get(tokens.words[first:stop], ()):
-                if not phrase.case_sensitive or _same_case(phrase.text, tokens, text, first, stop):
+                if not phrase.case_sensitive or (not shouts and _same_case(phrase.text, tokens, text, first, stop)):
                     whole[first, stop] = phrase
                     break
         kept = longest_first(whole)
@@ -151,7 +153,7 @@ class PhraseMatcher:
         sentence_of: Sequence[int],
         whole: Sequence[PhraseMatch],
     ) -> list[PhraseMatch]:
-        """Gapped phrases: the nearest tail for each beginning and concept; a whole phrase that says it too wins."""
+        """Gapped phrases: the nearest tail for each beginning and concept; a whole phrase wins over it."""
         nearest: dict[tuple[int, str | None], PhraseMatch] = {}
         stops_at: dict[int, list[int]] = defaultdict(list)
         for first, stop in spans:
@@ -161,7 +163,7 @@ class PhraseMatcher:
             if tails is None:
                 continue
             heads = range(gap, _gap_limit(tokens.words, gap) + 1)
-            for head, stop in ((head, stop) for head in heads for stop in stops_at.get(head, ())):
+            for head, stop in ((place, end) for place in heads for end in stops_at.get(place, ())):
                 if sentence_of[head] != sentence_of[first]:
                     continue
                 for phrase in tails.get(tokens.words[head:stop], ()):

@@ -1,4 +1,4 @@
-"""Sections of a report: headings such as FINDINGS and IMPRESSION, as character ranges of the original text."""
+"""Sections of a report: headings such as FINDINGS and IMPRESSION, as character ranges of the text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _any_of(headings: list[str]) -> str:
 
 _UPPER = _any_of([heading.upper() for heading in _LONGEST_FIRST])
 _LOWER = _any_of(_LONGEST_FIRST)
-# In capitals with a colon anywhere; in any case with a colon at the start of a line; in capitals alone on a line.
+# Capitals and a colon anywhere; any case and a colon at the start of a line; capitals alone on a line.
 _HEADING = re.compile(
     rf"(?<!\S)(?:{_UPPER})[ \t]*:|(?im:^[ \t]*(?:{_LOWER})[ \t]*:)|(?m:^[ \t]*(?:{_UPPER})[ \t]*(?=\r?$))"
 )

@@ -1,7 +1,7 @@
 """Sentences of report text, as character ranges. Rules, since report style defeats general splitters.
 
-What reports do: numbered impressions ("1. Emphysema."), de-identification marks, a period without the blank after it,
-hard-wrapped lines (a single line break does not end a sentence), blank lines that do.
+What reports do: numbered impressions ("1. Emphysema."), de-identification marks, a period without the blank
+after it, hard-wrapped lines (a single line break does not end a sentence), blank lines that do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_ABBREVIATIONS = frozenset("approx cf dr e.g eg etc fig i.e ie mr mrs ms prof resp st vs".split())
+_ABBREVIATIONS = frozenset({"approx", "cf", "dr", "e.g", "eg", "fig", "i.e", "ie", "mr", "mrs", "ms", "prof", "vs"})
 _BREAK = re.compile(
     r"(?<![.!?])[.!?]++[\"')\]]*+(?=\s|$)"  # the usual end
     r"|(?<=[a-zA-Z])[.](?=[A-Z][a-z])"  # "apex.There"

@@ -1,7 +1,7 @@
 """Words of a text, normalised for matching, with their places in the original text.
 
-Matching never touches the original: a token carries the character range it came from, so every span that is built
-from tokens points into the text as it was given (ligatures, CRLF and decomposed letters included).
+Matching never touches the original: a token carries the character range it came from, so every span that is
+built from tokens points into the text as it was given (ligatures, CRLF and decomposed letters included).
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Tokens:
 def tokenize(text: str) -> Tokens:
     """Split a text into normalised words.
 
-    Hyphens, slashes and apostrophes inside a word only separate ("air-space" is "air space"); beside white space they
-    stay as tokens, since " - " ends a clause.
+    Hyphens, slashes and apostrophes inside a word only separate ("air-space" is "air space"); beside white
+    space they stay as tokens, since " - " is punctuation.
     """
     words, starts, ends = [], [], []
     for match in _TOKEN.finditer(text):
@@ -80,8 +80,8 @@ def tokenize(text: str) -> Tokens:
 def normalize_word(word: str) -> str:
     """Fold case, compatibility forms and English plural.
 
-    >>> normalize_word("Opacities"), normalize_word("Masses"), normalize_word("\ufb01brosis"), normalize_word("was")
-    ('opacity', 'mass', 'fibrosis', 'was')
+    >>> [normalize_word(word) for word in ("Opacities", "Masses", "\ufb01brosis", "was")]
+    ['opacity', 'mass', 'fibrosis', 'was']
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
     letters = "".join(character for character in folded if character.isalnum())

@@ -34,7 +34,9 @@ _FIRST_PLACEHOLDER = 9_000_000
 _RELEASE = re.compile(r"\b(20\d\d(?:AA|AB|AC))\b", re.IGNORECASE)
 
 
-def read_umls(path: Path, log: IngestLog, release: str | None = None, languages: tuple[str, ...] = ("ENG",)) -> SourceTables:
+def read_umls(
+    path: Path, log: IngestLog, release: str | None = None, languages: tuple[str, ...] = ("ENG",)
+) -> SourceTables:
     """Read a META folder.
 
     Args:
@@ -124,7 +126,9 @@ def _names(atoms: pl.DataFrame) -> pl.DataFrame:
         "graph", "concept", "rank", "AUI", name="STR", language=language, short=pl.col("TTY").is_in(_ABBREVIATION_TTYS)
     )
     keys = ["graph", "concept", "language"]
-    names = names.group_by([*keys, "name"]).agg(pl.col("rank").max(), pl.col("AUI").min(), is_abbreviation=pl.col("short").all())
+    names = names.group_by([*keys, "name"]).agg(
+        pl.col("rank").max(), pl.col("AUI").min(), is_abbreviation=pl.col("short").all()
+    )
     # An abbreviation is a name of last resort: it stands for a concept only where no full name does.
     names = names.sort([*keys, "is_abbreviation", "rank", "AUI", "name"], descending=[False] * 4 + [True, False, False])
     names = names.with_columns(is_best=pl.int_range(pl.len()).over(keys) == 0)
@@ -133,7 +137,9 @@ def _names(atoms: pl.DataFrame) -> pl.DataFrame:
 
 def _codes(atoms: pl.DataFrame) -> pl.DataFrame:
     rows = atoms.filter(~pl.col("CODE").is_in(["", "NOCODE"])).select("graph", "concept", "SAB", "CODE").unique()
-    code = pl.struct("SAB", "CODE").map_elements(lambda row: code_curie(row["SAB"], row["CODE"]), return_dtype=pl.String)
+    code = pl.struct("SAB", "CODE").map_elements(
+        lambda row: code_curie(row["SAB"], row["CODE"]), return_dtype=pl.String
+    )
     return rows.select("graph", "concept", code=code).unique().sort("graph", "concept", "code")
 
 
@@ -145,7 +151,9 @@ def _types(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, graph: str) -> p
     return rows.select(graph=pl.lit(graph), concept="concept", tui="TUI").unique().sort("concept", "tui")
 
 
-def _definitions(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
+def _definitions(
+    rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mapping[str, tuple[str, str]]
+) -> pl.DataFrame:
     if not rrf.has("MRDEF"):
         return SourceTables("umls", "", ()).definitions
     rows = rrf.read("MRDEF").with_columns(concept="umls:" + pl.col("CUI"))
@@ -162,7 +170,9 @@ def _definitions(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: 
     return distinct.sort("graph", "concept", "definition")
 
 
-def _edges(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mapping[str, tuple[str, str]]) -> pl.DataFrame:
+def _edges(
+    rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mapping[str, tuple[str, str]]
+) -> pl.DataFrame:
     """Relations with head = CUI2 and tail = CUI1, one row per fact and vocabulary."""
     if not rrf.has("MRREL"):
         return SourceTables("umls", "", ()).edges
@@ -170,7 +180,11 @@ def _edges(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mappin
         "REL", "RELA", "SAB", "DIR", "SUPPRESS", head="umls:" + pl.col("CUI2"), tail="umls:" + pl.col("CUI1")
     )
     kept = concepts.implode()
-    named = pl.when(pl.col("RELA") != "").then("RELA").otherwise(pl.col("REL").replace_strict(REL_WITHOUT_RELA, default=None))
+    named = (
+        pl.when(pl.col("RELA") != "")
+        .then("RELA")
+        .otherwise(pl.col("REL").replace_strict(REL_WITHOUT_RELA, default=None))
+    )
     reasons = [("suppressed", pl.col("SUPPRESS").is_in(["O", "E", "Y"]))]
     reasons += [(f"REL={rel}: {why}", pl.col("REL") == rel) for rel, why in REL_NOT_USED.items()]
     reasons += [
@@ -190,12 +204,16 @@ def _edges(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mappin
 def _documented(rrf: RrfFolder) -> dict[str, str]:
     if not rrf.has("MRDOC"):
         return {}
-    rows = rrf.read("MRDOC").filter((pl.col("TYPE") == "rela_inverse") & (pl.col("VALUE") != "") & (pl.col("EXPL") != ""))
+    rows = rrf.read("MRDOC").filter(
+        (pl.col("TYPE") == "rela_inverse") & (pl.col("VALUE") != "") & (pl.col("EXPL") != "")
+    )
     return dict(rows.select("VALUE", "EXPL").iter_rows())
 
 
 def _graph_of(column: str, versions: Mapping[str, tuple[str, str]]) -> pl.Expr:
-    return pl.col(column).replace_strict({sab: graph for sab, (graph, _) in versions.items()}, default=None, return_dtype=pl.String)
+    return pl.col(column).replace_strict(
+        {sab: graph for sab, (graph, _) in versions.items()}, default=None, return_dtype=pl.String
+    )
 
 
 def _drop(rows: pl.DataFrame, table: str, reasons: tuple[tuple[str, pl.Expr], ...], log: IngestLog) -> pl.DataFrame:

@@ -1,9 +1,9 @@
 """Columnar views of a graph: pure functions of its sources, in sorted order, whatever the order of ingestion.
 
-    concepts.parquet   one row per concept, columns of kgkit.encoder.artifact.CONCEPT_COLUMNS and is_placeholder
-    names.parquet      one row per (concept, name, language, source)
-    relations.parquet  relation names, sorted; the row is the id
-    triples.parquet    head, relation, tail: int64 ids of concepts and relations, sorted and distinct
+concepts.parquet   one row per concept, columns of kgkit.encoder.artifact.CONCEPT_COLUMNS and is_placeholder
+names.parquet      one row per (concept, name, language, source)
+relations.parquet  relation names, sorted; the row is the id
+triples.parquet    head, relation, tail: int64 ids of concepts and relations, sorted and distinct
 """
 
 from __future__ import annotations

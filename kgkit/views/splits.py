@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ def split_triples(view: TripleView, fraction: float, seed: int) -> TripleSplit:
     _, group = np.unique(low * view.num_concepts + high, return_inverse=True)
     order = np.argsort(group, kind="stable")
     bounds = np.flatnonzero(np.diff(group[order], prepend=-1, append=group.max(initial=-1) + 1))
-    members = [order[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    members = [order[start:end] for start, end in itertools.pairwise(bounds)]
     degree = np.bincount(triples[:, [0, 2]].ravel(), minlength=view.num_concepts)
     uses = np.bincount(triples[:, 1], minlength=view.num_relations)
     side = np.zeros(len(triples), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""From DATA and ENCODER to tensors: which concepts are asked, what the reports say of them, what the films show."""
+"""From DATA and ENCODER to tensors: what is asked, what the reports say, what the films show."""
 
 from __future__ import annotations
 
@@ -64,17 +64,16 @@ def choose_questions(data: PreparedData, config: TrainConfig) -> Questions:
     """
     encoder = load_encoder(config.encoder_dir)
     knowledge = Knowledge(encoder, load_findings())
-    studies = {
-        split: _studies_with_films(data, split, config.recipe.frontal_only) for split in ("train", "val")
-    }
+    studies = {split: _studies_with_films(data, split, config.recipe.frontal_only) for split in ("train", "val")}
     if not studies["train"]:
         raise InputError("no study of the train split has a film to train on", config.data_dir)
     reports = report_states(data.mentions, studies["train"], knowledge)
     chosen = choose_concepts(reports, config.recipe.targets, knowledge)
     if not chosen:
         raise InputError(
-            f"no concept is present in {config.recipe.targets.min_count} or more of the {len(studies['train'])} training "
-            f"reports; mentions left out: {reports.unused or 'none'}; lower targets.min_count",
+            f"no concept is present in {config.recipe.targets.min_count} or more of the "
+            f"{len(studies['train'])} training reports; mentions left out: "
+            f"{reports.unused or 'none'}; lower targets.min_count",
             config.data_dir / "mentions.parquet",
         )
     concepts = list(chosen)

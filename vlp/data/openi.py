@@ -23,9 +23,7 @@ LICENCE = "Open-i collection: CC BY-NC-ND 4.0, non-commercial research only"
 SPLITS = ("train", "val", "test")
 _VIEWS = {"frontal": View.FRONTAL, "lateral": View.LATERAL}
 _XML_ID = re.compile(r"^CXR(?=\d)")
-_NO_VIEWS = (
-    "the XML does not say which film is frontal: the first film of each study was taken (right in 85 of 100)"
-)
+_NO_VIEWS = "the XML does not say which film is frontal: the first film of each study was taken (right in 85 of 100)"
 # MeSH main heading, with or without a qualifier -> finding; agrees with NegBio's Open-i gold file in all but
 # 11 of 2,696 studies.
 _MESH_LABELS = {
@@ -44,9 +42,7 @@ def read_openi(source: Path) -> SourceData:
         InputError: if the folder is missing or holds none of them, or its tables contradict each other.
     """
     if not source.is_dir():
-        raise InputError(
-            "no such folder" if not source.exists() else "this is a file, expected a folder", source
-        )
+        raise InputError("no such folder" if not source.exists() else "this is a file, expected a folder", source)
     for prefix, layout in (("", "tables"), ("indiana_", "kaggle")):
         if (source / f"{prefix}reports.csv").is_file():
             return _read_tables(source, prefix, layout)
@@ -54,8 +50,8 @@ def read_openi(source: Path) -> SourceData:
     if xml_files:
         return _read_xml(source, xml_files)
     raise InputError(
-        "not an Open-i folder: expected reports.csv + projections.csv, indiana_reports.csv + indiana_projections.csv, "
-        "or the .xml reports",
+        "not an Open-i folder: expected reports.csv + projections.csv, indiana_reports.csv + "
+        "indiana_projections.csv, or the .xml reports",
         source,
     )
 
@@ -113,7 +109,7 @@ def _refuse_two_rows_of_one_study(table: pl.DataFrame, path: Path) -> None:
 
 
 def _views_by_study(path: Path) -> dict[str, list[tuple[str, View]]]:
-    """uid -> (file name, view) of its films; the file name is the copy's where the table names one."""
+    """Uid -> (file name, view) of its films; the file name is the copy's where the table names one."""
     table = read_csv_table(path, ("uid", "filename", "projection"))
     owner: dict[str, str] = {}
     views: dict[str, list[tuple[str, View]]] = {}
@@ -124,9 +120,7 @@ def _views_by_study(path: Path) -> dict[str, list[tuple[str, View]]]:
         if not name:
             raise InputError("empty filename", path, line)
         if owner.setdefault(name, uid) != uid:
-            raise InputError(
-                f"film {name!r} belongs to two patients, {owner[name]!r} and {uid!r}", path, line
-            )
+            raise InputError(f"film {name!r} belongs to two patients, {owner[name]!r} and {uid!r}", path, line)
         view = _VIEWS.get((row["projection"] or "").strip().lower())
         if view is None:
             raise InputError(f"projection {row['projection']!r}, expected Frontal or Lateral", path, line)
@@ -198,9 +192,7 @@ def _read_xml(source: Path, xml_files: list[Path]) -> SourceData:
         names = [_XML_ID.sub("", image.get("id", "")) for image in root.iter("parentImage")]
         images, problems = _find_xml_images(names, files)
         skipped += problems
-        sections = {
-            item.get("Label", "").upper(): (item.text or "").strip() for item in root.iter("AbstractText")
-        }
+        sections = {item.get("Label", "").upper(): (item.text or "").strip() for item in root.iter("AbstractText")}
         labels = mesh_labels(item.text or "" for item in root.iterfind("MeSH/major"))
         studies[uid] = Study(
             uid, uid, sections.get("FINDINGS", ""), sections.get("IMPRESSION", ""), images, labels
@@ -209,9 +201,7 @@ def _read_xml(source: Path, xml_files: list[Path]) -> SourceData:
     return SourceData("openi", "xml", "openi", LICENCE, source, ordered, tuple(skipped), (_NO_VIEWS,))
 
 
-def _find_xml_images(
-    names: list[str], files: Mapping[str, Path]
-) -> tuple[tuple[ImageRef, ...], list[tuple[str, str]]]:
+def _find_xml_images(names: list[str], files: Mapping[str, Path]) -> tuple[tuple[ImageRef, ...], list[tuple[str, str]]]:
     found: list[ImageRef] = []
     missing: list[tuple[str, str]] = []
     for position, name in enumerate(sorted(names)):
@@ -227,7 +217,7 @@ def _find_xml_images(
 
 
 def _parse_xml(path: Path) -> ElementTree.Element:
-    """Parse without entities: a document type is what entity bombs and external files need, and Open-i has none."""
+    """Parse, refusing document types: entity bombs and external files need one, and Open-i has none."""
     try:
         text = path.read_text(encoding="utf-8")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:

@@ -132,7 +132,7 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
 
 
 def report_text(findings: str, impression: str) -> str:
-    """What the linker reads: findings and impression only; indication and comparison say what was asked, not what was seen."""
+    """What the linker reads: findings and impression; the rest says what was asked, not what was seen."""
     parts = [("FINDINGS", findings.strip()), ("IMPRESSION", impression.strip())]
     return "\n".join(f"{section}: {text}" for section, text in parts if text)
 
@@ -187,10 +187,10 @@ def _study_table(studies: Iterable[Study]) -> pl.DataFrame:
     studies = list(studies)
     labels = sorted({name for study in studies for name in study.labels})
     rows = [
-        (s.study_id, s.patient_id, s.findings, s.impression, report_text(s.findings, s.impression))
-        + tuple(s.labels.get(name) for name in labels)
+        (s.study_id, s.patient_id, s.findings, s.impression, report_text(s.findings, s.impression),
+         *(s.labels.get(name) for name in labels))
         for s in studies
-    ]
+    ]  # fmt: skip
     schema: dict[str, Any] = STUDY_COLUMNS | {LABEL_PREFIX + name: pl.Int8 for name in labels}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

@@ -62,9 +62,7 @@ class PreparedData:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the label columns."""
-        return tuple(
-            name.removeprefix(LABEL_PREFIX) for name in self.studies.columns if name.startswith(LABEL_PREFIX)
-        )
+        return tuple(name.removeprefix(LABEL_PREFIX) for name in self.studies.columns if name.startswith(LABEL_PREFIX))
 
     def study_ids(self, split: str) -> list[str]:
         """Ids of the studies of a split, sorted.
@@ -78,8 +76,10 @@ class PreparedData:
         return sorted(self.splits.filter(pl.col("split") == split)["study_id"].to_list())
 
     def films(self, study_ids: list[str], *, frontal_only: bool) -> pl.DataFrame:
-        """Films of some studies, sorted by study and path: IMAGE_COLUMNS and `file`, where each is on this
-        machine.
+        """Films of some studies, sorted by study and path.
+
+        Returns:
+            IMAGE_COLUMNS and `file`, the path of each film on this machine.
 
         Raises:
             InputError: if the films are no longer where they were.

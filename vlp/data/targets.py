@@ -54,15 +54,11 @@ def report_states(mentions: pl.DataFrame, study_ids: Sequence[str], knowledge: K
         knowledge: Tells under which id a concept is counted.
     """
     row_of = {study_id: row for row, study_id in enumerate(study_ids)}
-    canonical = {
-        concept: knowledge.canonical(concept) for concept in mentions["concept"].drop_nulls().unique()
-    }
+    canonical = {concept: knowledge.canonical(concept) for concept in mentions["concept"].drop_nulls().unique()}
     unused: Counter[str] = Counter()
     best: dict[tuple[int, str], int] = {}
     columns = ("study_id", "section", "kind", "certainty", "temporality", "experiencer", "concept")
-    for study_id, section, kind, certainty, temporality, experiencer, linked in mentions.select(
-        columns
-    ).iter_rows():
+    for study_id, section, kind, certainty, temporality, experiencer, linked in mentions.select(columns).iter_rows():
         if study_id not in row_of:
             continue
         reason = _why_unused(section, kind, temporality, experiencer, linked)
@@ -80,9 +76,7 @@ def report_states(mentions: pl.DataFrame, study_ids: Sequence[str], knowledge: K
     for certainty, order in _ORDER.items():
         cells = [(row, column_of[concept]) for (row, concept), value in best.items() if value == order]
         rows, positions = ([cell[axis] for cell in cells] for axis in (0, 1))
-        states[certainty] = sparse.csr_matrix(
-            (np.ones(len(cells), np.float32), (rows, positions)), shape=shape
-        )
+        states[certainty] = sparse.csr_matrix((np.ones(len(cells), np.float32), (rows, positions)), shape=shape)
     return ReportStates(tuple(study_ids), concepts, states, dict(unused))
 
 
@@ -136,7 +130,7 @@ def choose_concepts(reports: ReportStates, config: TargetConfig, knowledge: Know
 
 
 def _deny_normal(best: dict[tuple[int, str], int], knowledge: Knowledge) -> None:
-    """`normal` speaks of the whole film: where any finding is present, "no acute disease" does not make it normal."""
+    """A film with any present finding is not normal, though its report may say "no acute disease"."""
     normal = knowledge.canonical(FINDING_PREFIX + NORMAL)
     present = _ORDER[Certainty.PRESENT.value]
     abnormal = {row for (row, concept), value in best.items() if value == present and concept != normal}
