@@ -151,7 +151,7 @@ def index(
 
     built = build_index(encoder, kind)
     probes = f", nprobe {built.nprobe}" if built.nprobe else ""
-    print(f"{built.kind} index of {built.num_vectors:,} concepts{probes}")
+    print(f"{built.kind} index of {built.num_concepts:,} concepts, {built.num_vectors:,} vectors{probes}")
     print(f"recall@10 {built.recall_at_10:.3f} against exact search")
 
 
@@ -274,11 +274,16 @@ def evaluate(
     kg_encoder: OptionalEncoder = None,
 ) -> None:
     """Measure a model against labels: AUROC per finding with patient-level 95% intervals."""
-    from vlp.evaluation import EvaluateConfig, metrics_table
+    from vlp.evaluation import EvaluateConfig
     from vlp.evaluation import evaluate as run
 
     metrics = run(EvaluateConfig(model, data, split, out, kg_encoder))
-    print("\n".join(metrics_table(metrics)))
+    print(f"{'finding':<22} {'AUROC':>6}  {'95% interval':<16} positives of studies")
+    rows = metrics["per_finding"] | ({"normal": metrics["normal"]} if metrics["normal"] else {})
+    for name, row in sorted(rows.items(), key=lambda item: -(item[1]["auroc"] or 0)):
+        print(f"{name:<22} {_estimate(row, row['auroc'])}  {row['positives']} of {row['n']}")
+    macro = metrics["macro_auroc"]
+    print(f"{'macro':<22} {_estimate(macro, macro['value'])}  over {len(macro['findings'])} findings: {macro['rule']}")
     print(f"written to {out}")
 
 
@@ -347,6 +352,13 @@ def _hit(hit: Any) -> dict[str, Any]:
 def _print_hits(hits: list[Any]) -> None:
     for hit in hits:
         print(f"  {hit.rank:>2}  {hit.score:.3f}  {hit.concept:<16}  {','.join(hit.semantic_types):<10}  {hit.name}")
+
+
+def _estimate(row: dict[str, Any], value: float | None) -> str:
+    if value is None:
+        return f"{'undefined':<24}"
+    interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+    return f"{value:>6.3f}  {interval:<16}"
 
 
 def _print_json(value: Any) -> None:

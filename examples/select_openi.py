@@ -114,9 +114,7 @@ class Draw:
         seed: Decides the order in which studies are looked at.
     """
 
-    def __init__(
-        self, uids: Sequence[str], labels: dict[str, dict[str, str]], home: dict[str, str], seed: int
-    ) -> None:
+    def __init__(self, uids: Sequence[str], labels: dict[str, dict[str, str]], home: dict[str, str], seed: int) -> None:
         self._order = sorted(uids, key=lambda uid: hashlib.sha256(f"{seed}:{uid}".encode()).digest())
         self._labels = labels
         self._home = home

@@ -1,25 +1,30 @@
-"""Concept search: FAISS over concept vectors, kept in ENCODER/index.
+"""Concept search: FAISS over the vectors of concepts and of their names, kept in ENCODER/index.
 
-index/concepts.faiss   rows are the encoder's concept rows
-index/manifest.json    kind, digest of the encoder it was built from, measured recall
+A concept's score is the best of its own vector and its names' vectors, so a rare synonym finds its concept.
+
+    index/concepts.faiss   rows are the encoder's concepts, then its names
+    index/manifest.json    kind, digest of the encoder it was built from, measured recall
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from kgkit.encoder.artifact import ConceptEncoder, FloatArray, load_encoder
 from kgkit.errors import InputError, choices
 from kgkit.files import write_json_atomically
 from kgkit.types import SearchHit
+
+IntArray = npt.NDArray[np.int64]
 
 EXACT_BELOW = 50_000
 """Up to this many vectors an exact scan is fast enough (a few milliseconds)."""
@@ -37,12 +42,14 @@ class IndexSummary:
 
     Attributes:
         kind: One of KINDS.
-        num_vectors: Rows.
+        num_concepts: Concepts that can be found.
+        num_vectors: Rows: concepts and names.
         recall_at_10: Against the exact answer, on queries that are concept vectors moved a little; 1 for flat.
         nprobe: Inverted lists searched; 0 where there are none.
     """
 
     kind: str
+    num_concepts: int
     num_vectors: int
     recall_at_10: float
     nprobe: int
@@ -61,7 +68,7 @@ def build_index(folder: Path, kind: str = "auto") -> IndexSummary:
     if kind not in ("auto", *KINDS):
         raise InputError(f"unknown index kind {kind!r}; {choices(kind, ('auto', *KINDS))}")
     encoder = load_encoder(folder)
-    vectors = np.ascontiguousarray(encoder.vectors)
+    vectors = np.concatenate([encoder.vectors, encoder.name_vectors])
     if kind == "auto":
         kind = "flat" if len(vectors) < EXACT_BELOW else "ivfsq8"
     lists = max(1, min(int(4 * len(vectors) ** 0.5), len(vectors) // 39))  # FAISS wants 39 training rows per list
@@ -74,7 +81,7 @@ def build_index(folder: Path, kind: str = "auto") -> IndexSummary:
     temporary = target / ".concepts.faiss.tmp"
     faiss.write_index(index, str(temporary))
     temporary.replace(target / "concepts.faiss")
-    summary = IndexSummary(kind, len(vectors), recall, nprobe)
+    summary = IndexSummary(kind, len(encoder.concepts), len(vectors), recall, nprobe)
     write_json_atomically(target / "manifest.json", vars(summary) | {"encoder_digest": encoder.digest})
     return summary
 
@@ -85,6 +92,7 @@ class ConceptIndex:
     def __init__(self, encoder: ConceptEncoder, index: Any) -> None:
         self.encoder = encoder
         self._index = index
+        self._owner_starts, self._owners = _owners(encoder)
 
     def search(self, vectors: FloatArray, k: int, semantic_type: str | None = None) -> list[list[SearchHit]]:
         """The nearest concepts of each vector.
@@ -99,11 +107,11 @@ class ConceptIndex:
         """
         if k < 1:
             raise InputError(f"k is {k}, expected 1 or more")
-        if semantic_type is None:
-            scores, rows = self._index.search(np.ascontiguousarray(vectors), min(k, self._index.ntotal))
-        else:
-            scores, rows = _exact(vectors, self.encoder.vectors, self._members(semantic_type), k)
-        return [self._hits(row_scores, row) for row_scores, row in zip(scores, rows, strict=True)]
+        vectors = np.ascontiguousarray(vectors)
+        if semantic_type is not None:
+            members = self._members(semantic_type)
+            return [self._hits(self._scan(vector, members), k) for vector in vectors]
+        return [self._hits(best, k) for best in self._nearest(vectors, k)]
 
     def search_text(self, texts: Sequence[str], k: int, semantic_type: str | None = None) -> list[list[SearchHit]]:
         """The nearest concepts of each text.
@@ -120,11 +128,38 @@ class ConceptIndex:
         """The nearest other concepts of a concept."""
         hits = self.search(self.encoder.embed_concepts([concept]), k + 1, semantic_type)[0]
         others = [hit for hit in hits if hit.concept != concept][:k]
-        return [
-            SearchHit(hit.concept, hit.name, hit.semantic_types, hit.score, rank) for rank, hit in enumerate(others, 1)
-        ]
+        return [replace(hit, rank=rank) for rank, hit in enumerate(others, 1)]
 
-    def _members(self, semantic_type: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _nearest(self, vectors: FloatArray, k: int) -> list[dict[int, float]]:
+        """Per query, at least k concept rows (or all) with their best score."""
+        wanted = min(4 * k, self._index.ntotal)
+        while True:
+            scores, rows = self._index.search(vectors, wanted)
+            found = [self._fold(*pair) for pair in zip(scores, rows, strict=True)]
+            # The last row bounds the score of every concept not seen, so k distinct concepts are the best k.
+            if wanted == self._index.ntotal or all(len(best) >= k for best in found):
+                return found
+            wanted = min(4 * wanted, self._index.ntotal)
+
+    def _fold(self, scores: FloatArray, rows: IntArray) -> dict[int, float]:
+        """Concept row -> best score among its own vector and its names'."""
+        best: dict[int, float] = {}
+        for score, row in zip(scores.tolist(), rows.tolist(), strict=True):
+            if row < 0:  # FAISS fills up with -1
+                continue
+            for owner in self._owners[self._owner_starts[row] : self._owner_starts[row + 1]].tolist():
+                best.setdefault(owner, score)  # scores come in falling order
+        return best
+
+    def _scan(self, vector: FloatArray, members: IntArray) -> dict[int, float]:
+        """Exact scores of some concepts."""
+        scores = np.concatenate([self.encoder.vectors @ vector, self.encoder.name_vectors @ vector])
+        per_owner = np.repeat(scores, np.diff(self._owner_starts))
+        best = np.full(len(self.encoder.concepts), -np.inf, dtype=np.float32)
+        np.maximum.at(best, self._owners, per_owner)
+        return {int(row): float(best[row]) for row in members}
+
+    def _members(self, semantic_type: str) -> IntArray:
         types = [self.encoder.semantic_types(concept) for concept in self.encoder.concepts]
         rows = np.array([row for row, tuis in enumerate(types) if semantic_type in tuis], dtype=np.int64)
         if not len(rows):
@@ -132,15 +167,24 @@ class ConceptIndex:
             raise InputError(f"no concept has the semantic type {semantic_type!r}; {choices(semantic_type, known)}")
         return rows
 
-    def _hits(self, scores: FloatArray, rows: np.ndarray[Any, np.dtype[np.int64]]) -> list[SearchHit]:
-        found = [
-            (float(score), self.encoder.concepts[row]) for score, row in zip(scores, rows, strict=True) if row >= 0
-        ]
-        found.sort(key=lambda item: (-item[0], item[1]))  # equal scores in the order of ids, the same every time
+    def _hits(self, best: dict[int, float], k: int) -> list[SearchHit]:
+        # Equal scores in the order of ids, the same every time.
+        found = sorted((-score, self.encoder.concepts[row]) for row, score in best.items())[:k]
         return [
-            SearchHit(concept, self.encoder.name(concept), self.encoder.semantic_types(concept), score, rank)
-            for rank, (score, concept) in enumerate(found, 1)
+            SearchHit(concept, self.encoder.name(concept), self.encoder.semantic_types(concept), -negative, rank)
+            for rank, (negative, concept) in enumerate(found, 1)
         ]
+
+
+def _owners(encoder: ConceptEncoder) -> tuple[IntArray, IntArray]:
+    """Concept rows of each index row, as CSR: a concept vector owns itself, a name may have several concepts."""
+    num_concepts, num_names = len(encoder.concepts), len(encoder.name_vectors)
+    row = {concept: index for index, concept in enumerate(encoder.concepts)}
+    pairs = encoder.names.select("vector", "concept").unique().sort("vector", "concept")
+    rows = np.concatenate([np.arange(num_concepts), pairs["vector"].to_numpy() + num_concepts])
+    owners = np.concatenate([np.arange(num_concepts), [row[concept] for concept in pairs["concept"]]]).astype(np.int64)
+    starts = np.searchsorted(rows, np.arange(num_concepts + num_names + 1))
+    return starts, owners
 
 
 def open_index(folder: Path) -> ConceptIndex:
@@ -158,16 +202,14 @@ def open_index(folder: Path) -> ConceptIndex:
         index = faiss.read_index(str(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"damaged index ({str(error).splitlines()[0]}); run: kgkit index {folder}", path) from error
-    if about["encoder_digest"] != encoder.digest or index.ntotal != len(encoder.concepts):
+    if about["encoder_digest"] != encoder.digest or index.ntotal != about["num_vectors"]:
         raise InputError(f"this index was built from another encoder; run: kgkit index {folder}", path)
     if about["nprobe"]:
         faiss.ParameterSpace().set_index_parameter(index, "nprobe", about["nprobe"])
     return ConceptIndex(encoder, index)
 
 
-def _exact(
-    queries: FloatArray, vectors: FloatArray, rows: np.ndarray[Any, np.dtype[np.int64]], k: int
-) -> tuple[FloatArray, Any]:
+def _exact(queries: FloatArray, vectors: FloatArray, rows: IntArray, k: int) -> tuple[FloatArray, Any]:
     scores = queries @ vectors[rows].T
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, best, axis=1), rows[best]

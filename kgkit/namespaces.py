@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 
 from kgkit.errors import InputError
+
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._+-]")
 
 BASE = "https://w3id.org/kgkit/"
 GRAPH = BASE + "graph/"
@@ -126,6 +129,10 @@ def code_curie(sab: str, code: str) -> str:
     return f"{prefix}:{code.removeprefix(prefix + ':')}"
 
 
-def graph_iri(vocabulary: str, release: str) -> str:
-    """Named graph of one vocabulary in one release."""
-    return f"{GRAPH}{vocabulary}@{release}"
+def plain(text: str) -> str:
+    """The text as a part of a file name or of a named graph's IRI: `_` for every character that may not stand there.
+
+    >>> plain("2018-06-08 (draft)")
+    '2018-06-08__draft_'
+    """
+    return _NOT_PLAIN.sub("_", text)

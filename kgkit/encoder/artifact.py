@@ -1,7 +1,8 @@
 """The ENCODER folder as its users see it: concept vectors, names, and text to vector without torch.
 
 Layout: manifest.json, text/ (sentence-transformers layout plus model.onnx and tokenizer.json), vectors.safetensors
-(float32 [n, dim], unit rows), concepts.parquet (row i belongs to vector i), names.parquet, metrics.json.
+(`concepts` float32 [n, dim] and `names` float32 [m, dim], unit rows), concepts.parquet (row i belongs to vector i),
+names.parquet, metrics.json.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ NAME_COLUMNS = {
     "is_abbreviation": pl.Boolean,
     "language": pl.String,  # BCP 47
     "is_preferred": pl.Boolean,
+    "vector": pl.Int64,  # row of the name's vector; equal strings share one
 }
 
 
@@ -48,12 +50,16 @@ class ConceptEncoder:
         manifest: Its manifest: graph digest, recipe, licence level, versions.
         concepts: Concept CURIEs; the position is the vector row.
         vectors: float32 [n, dim], rows of unit norm, aligned with `concepts`.
+        name_vectors: float32 [m, dim], rows of unit norm: the text vectors of the names; `names` says whose.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], table: pl.DataFrame, vectors: FloatArray) -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], table: pl.DataFrame, vectors: dict[str, FloatArray]
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.vectors = vectors
+        self.vectors = vectors["concepts"]
+        self.name_vectors = vectors["names"]
         self.concepts: tuple[str, ...] = tuple(table["concept"].to_list())
         self._table = table
         self._row = {concept: row for row, concept in enumerate(self.concepts)}
@@ -154,11 +160,13 @@ def load_encoder(folder: Path) -> ConceptEncoder:
     manifest = read_manifest(folder, "encoder")
     table = _read_table(folder / "concepts.parquet", CONCEPT_COLUMNS)
     try:
-        vectors = load_file(folder / "vectors.safetensors")["concepts"]
+        vectors = load_file(folder / "vectors.safetensors")
+        num_vectors = len(vectors["concepts"])
+        _ = vectors["names"]
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(f"damaged or missing ({error})", folder / "vectors.safetensors") from error
-    if len(vectors) != len(table):
-        raise InputError(f"{len(table)} concepts but {len(vectors)} vectors; the folder is damaged", folder)
+    if num_vectors != len(table):
+        raise InputError(f"{len(table)} concepts but {num_vectors} vectors; the folder is damaged", folder)
     return ConceptEncoder(folder, manifest, table, vectors)
 
 

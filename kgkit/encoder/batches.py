@@ -50,7 +50,8 @@ class BatchMaker:
         generator = np.random.default_rng([seed, step])
         triples = self._triples[generator.integers(0, len(self._triples), size=self._config.triples)]
         live = np.unique(triples[: self._config.live_triples, [0, 2]])
-        return self._text_batch(generator, live), self._graph_batch(generator, triples)
+        text = self._text_batch(generator, live)
+        return text, self._graph_batch(generator, triples, text.pair_concepts.numpy())
 
     def _text_batch(self, generator: np.random.Generator, live: IntArray) -> TextBatch:
         num_pairs = min(self._config.synonym_pairs, len(self._several))
@@ -74,9 +75,9 @@ class BatchMaker:
             live_concepts=torch.from_numpy(live),
         )
 
-    def _graph_batch(self, generator: np.random.Generator, triples: IntArray) -> GraphBatch:
+    def _graph_batch(self, generator: np.random.Generator, triples: IntArray, named: IntArray) -> GraphBatch:
         negatives = generator.integers(0, self._num_concepts, size=self._config.negatives)
-        seeds = np.unique(np.concatenate([triples[:, 0], triples[:, 2], negatives]))
+        seeds = np.unique(np.concatenate([triples[:, 0], triples[:, 2], negatives, named]))
         facts = torch.from_numpy(triples)
         draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
         # The facts being predicted pass no message in this step, whatever their direction or relation name.

@@ -47,7 +47,8 @@ class GraphBatch:
         heads: int64 [E], positions among the graph's seeds.
         relations: int64 [E].
         tails: int64 [E], positions among the seeds.
-        graph: Sampled neighbourhood; its seeds are the candidates of every triple.
+        graph: Sampled neighbourhood. Its seeds are the candidates of every triple and of every synonym: the ends of
+            the triples, sampled negatives, and the concepts of the synonym pairs.
     """
 
     heads: Tensor
@@ -61,12 +62,14 @@ class EncoderModel(nn.Module):
 
     Args:
         recipe: What to build.
+        num_concepts: Number of concepts.
         num_relations: Number of relations, inverses not counted.
     """
 
-    def __init__(self, recipe: EncoderRecipe, num_relations: int) -> None:
+    def __init__(self, recipe: EncoderRecipe, num_concepts: int, num_relations: int) -> None:
         super().__init__()
         self.recipe = recipe
+        self.num_concepts, self.num_relations = num_concepts, num_relations
         self.text = TextTower(recipe.text)
         dim = self.text.dim
         self.graph = GraphTower(recipe.graph, dim, num_relations) if recipe.graph.family != "none" else None
@@ -108,7 +111,14 @@ class EncoderModel(nn.Module):
         if num_defined:
             positive = same_concept(text.definition_concepts, text.definition_concepts)
             losses["definition"] = multi_positive_contrast(defined, definition_vectors, positive, scale)
-        losses |= self._graph_losses(graph, bank, text.live_concepts, live, known)
+        features = _with_live(bank, graph.graph.nodes, text.live_concepts, live)
+        vectors = self.concept_vectors(features, graph.graph)
+        seeds = graph.graph.nodes[: graph.graph.num_seeds]
+        losses["relation"] = self._relation(graph, vectors, seeds, known)
+        if self.graph is not None:
+            names = torch.cat([left, features[: len(seeds)]])
+            owners = torch.cat([text.pair_concepts, seeds])
+            losses["alignment"] = multi_positive_contrast(names, vectors, same_concept(owners, seeds), scale)
         return losses, live.detach()
 
     def concept_vectors(self, text_vectors: Tensor, graph: SampledGraph) -> Tensor:
@@ -118,32 +128,25 @@ class EncoderModel(nn.Module):
         vectors: Tensor = self.graph(text_vectors, graph)
         return vectors
 
-    def _graph_losses(
-        self, batch: GraphBatch, bank: Tensor, live_rows: Tensor, live: Tensor, known: Tensor
-    ) -> dict[str, Tensor]:
-        nodes = batch.graph.nodes
-        place = torch.full((len(bank),), -1, dtype=torch.int64)
-        place[nodes] = torch.arange(len(nodes))
-        inside = place[live_rows] >= 0
-        features = bank[nodes].index_copy(0, place[live_rows][inside], live[inside])
-        seeds = nodes[: batch.graph.num_seeds]
-        vectors = self.concept_vectors(features, batch.graph)
-        sizes = (len(bank), self.scorer.weight.shape[0])
+    def _relation(self, batch: GraphBatch, vectors: Tensor, seeds: Tensor, known: Tensor) -> Tensor:
+        """Every triple against all seeds, as tails and as heads; other known facts are no negatives."""
+        sizes = (self.num_concepts, self.num_relations)
         heads, relations, tails = batch.heads, batch.relations, batch.tails
         tail_scores = self.scorer.score_tails(vectors[heads], relations, vectors)
         head_scores = self.scorer.score_heads(vectors[tails], relations, vectors)
         columns = seeds[None, :]
         true_tails = relation_truth_mask(known, seeds[heads][:, None], relations[:, None], columns, sizes)
         true_heads = relation_truth_mask(known, columns, relations[:, None], seeds[tails][:, None], sizes)
-        relation = self.relation_loss(tail_scores, tails, ~true_tails) + self.relation_loss(
-            head_scores, heads, ~true_heads
-        )
-        losses = {"relation": relation / 2}
-        if self.graph is not None:
-            own = torch.eye(len(seeds), dtype=torch.bool)
-            scale = self.recipe.objectives.logit_scale
-            losses["alignment"] = multi_positive_contrast(vectors, features[: len(seeds)], own, scale)
-        return losses
+        tail_loss: Tensor = self.relation_loss(tail_scores, tails, ~true_tails)
+        head_loss: Tensor = self.relation_loss(head_scores, heads, ~true_heads)
+        return (tail_loss + head_loss) / 2
+
+
+def _with_live(bank: Tensor, nodes: Tensor, live_rows: Tensor, live: Tensor) -> Tensor:
+    """Text vectors of some nodes: from the bank, but with gradients for those read in this step; [m, dim]."""
+    place = torch.full((len(bank),), -1, dtype=torch.int64)
+    place[nodes] = torch.arange(len(nodes))
+    return bank[nodes].index_copy(0, place[live_rows], live)
 
 
 def all_concept_vectors(model: EncoderModel, bank: Tensor, sampler: NeighbourSampler, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from kgkit.graph.store import KnowledgeGraph
 def save_encoder(
     folder: Path,
     model: EncoderModel,
-    vectors: Tensor,
+    vectors: dict[str, Tensor],
     graph: KnowledgeGraph,
     metrics: dict[str, Any],
     about: dict[str, Any],
@@ -30,7 +30,8 @@ def save_encoder(
     Args:
         folder: Where to write.
         model: The trained towers.
-        vectors: float32 [N, dim], unit rows, in the order of the graph's concepts view.
+        vectors: `concepts`: float32 [N, dim], unit rows, in the order of the graph's concepts view; `names`: the same
+            for `distinct_names`.
         graph: The graph it was trained on.
         metrics: Content of metrics.json.
         about: Recipe, precision, graph digest.
@@ -39,7 +40,7 @@ def save_encoder(
     text.mkdir(exist_ok=True)
     model.text.save(text)
     export_onnx(model.text, text / "model.onnx")
-    save_file({"concepts": vectors.contiguous()}, folder / "vectors.safetensors")
+    save_file({key: value.contiguous() for key, value in vectors.items()}, folder / "vectors.safetensors")
     state = {key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith("text.")}
     save_file(state, folder / "graph.safetensors")
     concepts = pl.read_parquet(graph.views / "concepts.parquet").select(list(CONCEPT_COLUMNS))
@@ -51,8 +52,8 @@ def save_encoder(
         digest.update(sha256_file(folder / name).encode())
     manifest = about | {
         "encoder_digest": digest.hexdigest(),
-        "dim": int(vectors.shape[1]),
-        "num_concepts": len(vectors),
+        "dim": int(vectors["concepts"].shape[1]),
+        "num_concepts": len(vectors["concepts"]),
         "licence_level": graph.licence_level,
         "sources": sorted(graph.manifest["sources"]),
     }
@@ -60,8 +61,16 @@ def save_encoder(
     write_manifest(folder, "encoder", manifest)
 
 
+def distinct_names(graph: KnowledgeGraph) -> list[str]:
+    """Every string that names a concept, once, sorted; row i of the name vectors belongs to string i."""
+    names = pl.read_parquet(graph.views / "names.parquet", columns=["name"])["name"]
+    return [str(name) for name in names.unique().sort()]
+
+
 def _names(graph: KnowledgeGraph) -> pl.DataFrame:
-    return pl.read_parquet(graph.views / "names.parquet").select(list(NAME_COLUMNS))
+    rows = pl.DataFrame({"name": distinct_names(graph)}, schema={"name": pl.String}).with_row_index("vector")
+    names = pl.read_parquet(graph.views / "names.parquet").join(rows, on="name", maintain_order="left")
+    return names.with_columns(pl.col("vector").cast(pl.Int64)).select(list(NAME_COLUMNS))
 
 
 def _card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from kgkit.encoder.evaluation import evaluate_vectors, link_prediction
 from kgkit.encoder.model import EncoderModel, all_concept_vectors
 from kgkit.encoder.objectives import triple_keys
 from kgkit.encoder.precision import autocast_for, choose_precision
-from kgkit.encoder.saving import save_encoder
+from kgkit.encoder.saving import distinct_names, save_encoder
 from kgkit.errors import InputError, KgkitError
 from kgkit.files import partial_folder, publish_folder
 from kgkit.graph.store import KnowledgeGraph
@@ -76,7 +76,11 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
     run, about["precision"] = _prepare(recipe, corpus, folder / "checkpoint.safetensors")
     untrained = evaluate_vectors(run.bank, run.bank, run.model, corpus, recipe.seed)
     _train(run, folder, about)
-    run.bank = run.model.text.encode_all(run.batches.preferred_tokens, run.autocast, "concept names to vectors")
+    strings = distinct_names(graph)
+    tokens = run.model.text.tokenize(strings, recipe.text.max_name_tokens)
+    names = run.model.text.encode_all(tokens, run.autocast, "names to vectors")
+    row = {string: index for index, string in enumerate(strings)}
+    run.bank = names[[row[name] for name in corpus.preferred]]
     vectors = all_concept_vectors(run.model, run.bank, run.batches.sampler, recipe.seed)
     metrics = {
         "trained": evaluate_vectors(vectors, run.bank, run.model, corpus, recipe.seed),
@@ -88,7 +92,7 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
             "split": "both ends seen in training; all facts between two concepts on one side",
         },
     }
-    save_encoder(folder, run.model, vectors, graph, metrics, about)
+    save_encoder(folder, run.model, {"concepts": vectors, "names": names}, graph, metrics, about)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     publish_folder(folder, out)
     return metrics
@@ -109,7 +113,7 @@ def _open_partial(out: Path, about: dict[str, Any], resume: bool) -> Path:
 
 def _prepare(recipe: EncoderRecipe, corpus: Corpus, checkpoint: Path) -> tuple[_Run, str]:
     accelerator = Accelerator()
-    model = EncoderModel(recipe, corpus.view.num_relations)
+    model = EncoderModel(recipe, corpus.view.num_concepts, corpus.view.num_relations)
     train = corpus.split.train
     if recipe.train.control == "shuffled-graph":
         train = shuffle_tails(train, recipe.seed)

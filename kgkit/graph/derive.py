@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 import pyoxigraph as ox
@@ -32,7 +33,7 @@ def tables_from_quads(path: Path, source: dict[str, Any]) -> SourceTables:
     with read_quads(path) as stream:
         for quad in ox.parse(stream, format=ox.RdfFormat.N_QUADS):
             graph = quad.graph_name.value.removeprefix(ns.GRAPH)
-            subject, predicate = ns.compress(quad.subject.value), quad.predicate.value
+            subject, predicate = _curie(quad.subject.value), quad.predicate.value
             _sort_in(rows, names, ranks, placeholders, (graph, subject, predicate, quad.object))
     listed = [(g, c, n, lang, ranks.get((g, c, lang), 0) if "best" in kinds else 0, "best" in kinds, "short" in kinds)
               for (g, c, n, lang), kinds in names.items()]  # fmt: skip
@@ -52,6 +53,10 @@ def tables_from_quads(path: Path, source: dict[str, Any]) -> SourceTables:
         codes=frame(rows["codes"], CODES),
         edges=frame(rows["edges"], EDGES),
     )
+
+
+def _curie(iri: str) -> str:
+    return unquote(ns.compress(iri))
 
 
 def _sort_in(
@@ -74,8 +79,8 @@ def _sort_in(
     elif predicate == ns.SEMANTIC_TYPE:
         rows["types"].append((graph, subject, value.value.removeprefix(ns.STY)))
     elif predicate == ns.SOURCE_CODE:
-        rows["codes"].append((graph, subject, ns.compress(value.value)))
+        rows["codes"].append((graph, subject, _curie(value.value)))
     elif predicate == ns.PLACEHOLDER:
         placeholders.add(subject)
     elif predicate.startswith(ns.RELATION):
-        rows["edges"].append((graph, subject, predicate.removeprefix(ns.RELATION), ns.compress(value.value)))
+        rows["edges"].append((graph, subject, unquote(predicate.removeprefix(ns.RELATION)), _curie(value.value)))

@@ -15,7 +15,7 @@ from kgkit import namespaces as ns
 from kgkit.sources.base import NamedGraph, SourceTables
 
 _DIGEST_MODULUS = 1 << 256
-_NOT_IN_IRI = r'[\x00-\x20<>"{}|^`\\%]'
+_NOT_IN_IRI = r'[^\x21-\x7e]|[<>"{}|^`\\%#?\[\]]'
 
 
 def source_lines(tables: SourceTables) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _iri(curie: pl.Expr) -> pl.Expr:
 
 
 def _quoted(local: str) -> str:
-    return quote(local, safe="/:@!$&'()*+,;=-._~#?")
+    return quote(local, safe="/:@!$&'()*+,;=-._~")
 
 
 def _literal(text: pl.Expr) -> pl.Expr:
@@ -166,7 +166,7 @@ def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str,
 
 
 def _relation_declaration(relation: str, graph: str) -> Iterator[str]:
-    iri = f"<{ns.RELATION}{quote(relation)}>"
+    iri = f"<{ns.RELATION}{_quoted(relation)}>"
     yield f"{iri} <{ns.RDF_TYPE}> <{ns.XSD.replace('2001/XMLSchema#', '2002/07/owl#')}ObjectProperty> {graph} ."
     yield f'{iri} <{ns.RDFS_LABEL}> "{relation.replace("_", " ")}"@en {graph} .'
     if relation == "isa":

@@ -59,17 +59,11 @@ def ingest(folder: Path, tables: SourceTables, log: IngestLog) -> IngestSummary:
     Raises:
         InputError: if the folder is not a graph, or cannot be written.
     """
-    if (
-        folder.exists()
-        and any(folder.iterdir())
-        and not (folder / "manifest.json").exists()
-        and not (folder / "quads").exists()
-    ):
-        raise InputError("this folder holds something else; give a new folder or a graph made by kgkit", folder)
-    (folder / "quads").mkdir(parents=True, exist_ok=True)
+    key = _key(tables)
+    _require_graph_or_new(folder)
     sources = _recovered_sources(folder)
-    key = f"{tables.name}@{tables.release}"
-    pending = folder / "quads" / f".{key.replace('/', '_')}.writing"
+    (folder / "quads").mkdir(parents=True, exist_ok=True)
+    pending = folder / "quads" / f".{key}.writing"
     statements, digest = write_quads(source_lines(tables), pending)
     pending = pending.rename(_pending(folder, key, digest))
     save_tables(tables, folder / "tables" / digest[:_SHORT])
@@ -86,6 +80,22 @@ def ingest(folder: Path, tables: SourceTables, log: IngestLog) -> IngestSummary:
     }
     graph_digest = _publish(folder, sources)
     return IngestSummary(key, dict(log.rows_read), dict(log.skipped), statements, digest, graph_digest)
+
+
+def _key(tables: SourceTables) -> str:
+    """`<name>@<release>`, which also names the source's quads file."""
+    for what, text in (("name", tables.name), ("release", tables.release)):
+        if not text[:1].isalnum() or text != ns.plain(text):
+            raise InputError(f"source {what} {text!r}: letters, digits and . _ + - only, the first a letter or digit")
+    return f"{tables.name}@{tables.release}"
+
+
+def _require_graph_or_new(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError("this is a file; give a new folder or a graph made by kgkit", folder)
+    known = any((folder / name).exists() for name in ("manifest.json", "quads"))
+    if folder.exists() and not known and any(folder.iterdir()):
+        raise InputError("this folder holds something else; give a new folder or a graph made by kgkit", folder)
 
 
 class KnowledgeGraph:
@@ -227,11 +237,11 @@ def _quads(folder: Path, key: str, digest: str) -> Path:
 
 
 def _pending(folder: Path, key: str, digest: str) -> Path:
-    return folder / "quads" / f".{key.replace('/', '_')}.{digest[:_SHORT]}.pending"
+    return folder / "quads" / f".{key}.{digest[:_SHORT]}.pending"
 
 
 def _final(folder: Path, key: str) -> Path:
-    return folder / "quads" / f"{key.replace('/', '_')}.nq.zst"
+    return folder / "quads" / f"{key}.nq.zst"
 
 
 def results_table(result: ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples) -> Iterator[list[str]]:

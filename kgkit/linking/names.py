@@ -22,7 +22,6 @@ AMBIGUOUS_FACTOR = 0.5
 """What is left of the score of a name that several concepts share."""
 _MAX_WORDS = 8
 _MIN_CHARACTERS = 3
-_ABBREVIATIONS = frozenset({"AB", "ACR"})
 _MAX_ABBREVIATION_CHARACTERS = 6
 # Words that are names in some vocabulary and denote nothing by themselves in a report.
 _AMBIGUOUS_WORDS = """
@@ -63,8 +62,8 @@ def name_phrases(
     """
     kinds: dict[str, MentionKind | None] = {}
     owners: dict[tuple[tuple[str, ...], str], dict[str, bool]] = defaultdict(dict)
-    columns = ("concept", "name", "term_type", "language", "is_preferred")
-    for concept, name, term_type, language, preferred in names.select(columns).iter_rows():
+    columns = ("concept", "name", "is_abbreviation", "language", "is_preferred")
+    for concept, name, abbreviation, language, preferred in names.select(columns).iter_rows():
         if not str(language or "en").startswith("en"):
             continue
         if concept not in kinds:
@@ -74,7 +73,7 @@ def name_phrases(
         words = tokenize(name).words
         if words in taken or not is_usable_name(name, words):
             continue
-        case = name if term_type in _ABBREVIATIONS or is_abbreviation(name) else ""
+        case = name if abbreviation or looks_abbreviated(name) else ""
         owners[words, case][concept] = owners[words, case].get(concept, False) or bool(preferred)
     for (words, case), concepts in owners.items():
         concept = min(concepts, key=lambda candidate: (not concepts[candidate], candidate))
@@ -106,10 +105,10 @@ def is_usable_name(name: str, words: tuple[str, ...]) -> bool:
     return not all(word in _AMBIGUOUS or len(word) < _MIN_CHARACTERS for word in words)
 
 
-def is_abbreviation(name: str) -> bool:
+def looks_abbreviated(name: str) -> bool:
     """Whether a name is an abbreviation by its look: one short word whose letters are all capitals.
 
-    >>> [is_abbreviation(name) for name in ("COPD", "Lung", "HIV-1", "pneumonia")]
+    >>> [looks_abbreviated(name) for name in ("COPD", "Lung", "HIV-1", "pneumonia")]
     [True, False, True, False]
     """
     letters = [character for character in name if character.isalpha()]

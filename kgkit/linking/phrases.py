@@ -50,12 +50,14 @@ class PhraseMatch:
     Attributes:
         first: First token.
         stop: One past the last token.
+        gap: One past the last token before the gap; `stop` without one.
         head: First token of the part that context is judged at: after the gap, else `first`.
         phrase: What was found.
     """
 
     first: int
     stop: int
+    gap: int
     head: int
     phrase: Phrase
 
@@ -141,19 +143,17 @@ class PhraseMatcher:
                     whole[first, stop] = phrase
                     break
         kept = longest_first(whole)
-        matches = [PhraseMatch(first, stop, first, whole[first, stop]) for first, stop in kept]
-        matches += self._find_gapped(tokens, spans, sentence_of, matches)
-        found = [match for match in matches if match.phrase.concept is not None]
+        contiguous = [PhraseMatch(first, stop, stop, first, whole[first, stop]) for first, stop in kept]
+        gapped = self._find_gapped(tokens, spans, sentence_of)
+        gapped = [match for match in gapped if not any(_overrules(other, match) for other in contiguous)]
+        contiguous = [match for match in contiguous if not any(_extends(other, match) for other in gapped)]
+        found = [match for match in contiguous + gapped if match.phrase.concept is not None]
         return sorted(found, key=lambda match: (match.first, match.stop, str(match.phrase.concept)))
 
     def _find_gapped(
-        self,
-        tokens: Tokens,
-        spans: Sequence[tuple[int, int]],
-        sentence_of: Sequence[int],
-        whole: Sequence[PhraseMatch],
+        self, tokens: Tokens, spans: Sequence[tuple[int, int]], sentence_of: Sequence[int]
     ) -> list[PhraseMatch]:
-        """Gapped phrases: the nearest tail for each beginning and concept; a whole phrase wins over it."""
+        """Gapped phrases: for each beginning and concept the nearest tail."""
         nearest: dict[tuple[int, str | None], PhraseMatch] = {}
         stops_at: dict[int, list[int]] = defaultdict(list)
         for first, stop in spans:
@@ -169,8 +169,8 @@ class PhraseMatcher:
                 for phrase in tails.get(tokens.words[head:stop], ()):
                     old = nearest.get((first, phrase.concept))
                     if old is None or old.head == head:  # of tails at one place the longest
-                        nearest[first, phrase.concept] = PhraseMatch(first, stop, head, phrase)
-        return [match for match in nearest.values() if not any(_overrules(other, match) for other in whole)]
+                        nearest[first, phrase.concept] = PhraseMatch(first, stop, gap, head, phrase)
+        return list(nearest.values())
 
 
 def phrase_parts(text: str) -> list[tuple[str, ...]]:
@@ -198,9 +198,23 @@ def _gap_limit(words: Sequence[str], gap: int) -> int:
 
 
 def _overrules(whole: PhraseMatch, gapped: PhraseMatch) -> bool:
-    same = whole.phrase.concept == gapped.phrase.concept and whole.first < gapped.stop and gapped.first < whole.stop
-    longer_tail = whole.first <= gapped.head and gapped.stop <= whole.stop
-    return same or (longer_tail and whole.stop - whole.first > gapped.stop - gapped.head)
+    """Whether a phrase without a gap makes one with a gap void.
+
+    It does if it holds the tail and more ("heart, enlarged lymph nodes"), or names the concept in the gap itself or
+    across the border ("heart: cardiomegaly, aorta normal").
+    """
+    holds_tail = whole.first <= gapped.head and gapped.stop <= whole.stop
+    if holds_tail and whole.stop - whole.first > gapped.stop - gapped.head:
+        return True
+    overlaps = whole.first < gapped.stop and gapped.first < whole.stop
+    return whole.phrase.concept == gapped.phrase.concept and overlaps and not _extends(gapped, whole)
+
+
+def _extends(gapped: PhraseMatch, whole: PhraseMatch) -> bool:
+    """Whether a phrase with a gap says more of the concept than the whole phrase that is one of its ends."""
+    within = gapped.first <= whole.first and whole.stop <= gapped.stop
+    is_end = whole.first < gapped.gap or whole.stop > gapped.head
+    return whole.phrase.concept == gapped.phrase.concept and within and is_end
 
 
 def _same_case(phrase: str, tokens: Tokens, text: str, first: int, stop: int) -> bool:

@@ -128,7 +128,8 @@ def link_reports(linker: Linker, reports: Sequence[Report], out: Path) -> LinkSu
     except OSError as error:
         raise InputError(f"cannot write ({error.strerror})", out) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     counts = {value.value: certainty[value.value] for value in Certainty}
     return LinkSummary(len(reports), empty, certainty.total(), linked, counts, len(concepts))
 

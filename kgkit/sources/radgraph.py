@@ -7,16 +7,19 @@ inclusive indices into the text split at single blanks; relations stand on their
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from kgkit.errors import InputError
+from kgkit.namespaces import plain
 from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
 from kgkit.types import Certainty, Mention, MentionKind, MentionRelation, ReportMentions
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _V1_LABELS = MappingProxyType(
     {
         "ANAT-DP": (MentionKind.ANATOMY, Certainty.PRESENT),
@@ -58,7 +61,8 @@ def read_radgraph(path: Path, log: IngestLog, corpus: str | None = None, release
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise InputError("no *.json file in this folder; expected RadGraph JSON", path)
-    corpus = corpus or path.stem
+    resolved = path.resolve()
+    corpus = corpus or plain(resolved.name if path.is_dir() else resolved.stem).lstrip("._+-") or "radgraph"
     reports: list[ReportMentions] = []
     for file in files:
         log.files.append(file)
@@ -75,6 +79,8 @@ def _read_file(path: Path, log: IngestLog) -> Iterator[ReportMentions]:
     for report_id, record in _records(content, path):
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             raise InputError(f"report {report_id!r} has no text; expected RadGraph's text and entities", path)
+        if _LONE_SURROGATE.search(report_id + record["text"]):
+            raise InputError(f"report {report_id!r} holds half a character (a lone \\ud800..\\udfff)", path)
         log.rows_read["reports"] += 1
         if "entities" in record:
             yield _report(report_id, record["text"], record["entities"], path, log)
@@ -83,7 +89,8 @@ def _read_file(path: Path, log: IngestLog) -> Iterator[ReportMentions]:
         if not labelers:
             raise InputError(f"report {report_id!r} has neither entities nor labelers", path)
         for labeler in labelers:
-            entities = record[labeler].get("entities", {})
+            annotations = record[labeler]
+            entities = annotations.get("entities", {}) if isinstance(annotations, dict) else None
             yield _report(f"{report_id}#{labeler}", record["text"], entities, path, log)
 
 
@@ -99,18 +106,23 @@ def _records(content: Any, path: Path) -> Iterator[tuple[str, Any]]:
         raise InputError("expected an object or a list of reports at the top", path)
 
 
-def _report(report_id: str, text: str, entities: Mapping[str, Any], path: Path, log: IngestLog) -> ReportMentions:
+def _report(report_id: str, text: str, entities: Any, path: Path, log: IngestLog) -> ReportMentions:
+    if not isinstance(entities, dict):
+        raise InputError(f"report {report_id!r}: entities are not an object of id and entity", path)
     ends = list(accumulate(len(token) + 1 for token in text.split(" ")))  # one past each token's blank
     starts = [0, *ends[:-1]]
     position = {entity_id: index for index, entity_id in enumerate(entities)}
-    kinds = {}
+    kinds, stated = {}, {}
     for entity_id, entity in entities.items():
         where = f"report {report_id!r}, entity {entity_id!r}"
         try:
             kinds[entity_id] = _label(entity["label"])
             first, last = int(entity["start_ix"]), int(entity["end_ix"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{where}: {error!r}", path) from error
+            stated[entity_id] = [(str(name), str(target)) for name, target in entity.get("relations", ())]
+        except KeyError as error:
+            raise InputError(f"{where}: {error} is missing", path) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: {error}", path) from error
         if not 0 <= first <= last < len(starts):
             raise InputError(f"{where}: tokens {first}..{last}, but the text has {len(starts)} tokens", path)
     mentions = []
@@ -118,7 +130,7 @@ def _report(report_id: str, text: str, entities: Mapping[str, Any], path: Path, 
         log.rows_read["entities"] += 1
         kind, certainty = kinds[entity_id]
         start, end = starts[int(entity["start_ix"])], ends[int(entity["end_ix"])] - 1
-        relations = tuple(_relations(entity_id, entity, kinds, position, log))
+        relations = tuple(_relations(kind, stated[entity_id], kinds, position, log))
         mentions.append(Mention(text[start:end], start, end, kind, certainty, relations=relations))
     return ReportMentions(report_id, text, tuple(mentions))
 
@@ -139,14 +151,14 @@ def _label(label: str) -> tuple[MentionKind, Certainty]:
 
 
 def _relations(
-    entity_id: str,
-    entity: Mapping[str, Any],
+    source: MentionKind,
+    stated: Sequence[tuple[str, str]],
     kinds: Mapping[str, tuple[MentionKind, Certainty]],
     position: Mapping[str, int],
     log: IngestLog,
 ) -> Iterator[tuple[MentionRelation, int]]:
     """Relations of one entity; what breaks the schema is counted, and kept where it still names two entities."""
-    for name, target in entity.get("relations", ()):
+    for name, target in stated:
         log.rows_read["relations"] += 1
         if name not in list(MentionRelation):
             log.skip("relations", f"unknown relation {name!r}", 1)
@@ -155,7 +167,7 @@ def _relations(
             log.skip("relations", "target entity does not exist", 1)
             continue
         relation = MentionRelation(name)
-        if (kinds[entity_id][0], kinds[target][0]) not in _ALLOWED_ENDS[relation]:
+        if (source, kinds[target][0]) not in _ALLOWED_ENDS[relation]:
             log.rows_read["relations against the schema (kept)"] += 1
         yield relation, position[target]
 

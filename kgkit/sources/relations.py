@@ -60,15 +60,18 @@ class RelationNames:
     `ontologies/inverses.tsv`; X over inverse_X; the alphabetically first.
 
     Args:
-        documented: relation -> inverse, as MRDOC's `rela_inverse` rows give it.
+        documented: relation -> inverse, as MRDOC's `rela_inverse` rows give it; goes before our own table.
         asserted: relation -> number of rows with `DIR=Y`.
     """
 
     def __init__(self, documented: Mapping[str, str], asserted: Mapping[str, int]) -> None:
         ours = _bundled_inverses()
         self._preferred = frozenset(ours)
-        self._inverse = {**documented, **{inverse: name for name, inverse in documented.items()}}
-        self._inverse |= ours | {inverse: name for name, inverse in ours.items()}
+        self._inverse: dict[str, str] = {}
+        # First come, first served: a name with two inverses would put the two sides of one fact under two names.
+        for name, inverse in (*sorted(documented.items()), *ours.items()):
+            if name not in self._inverse and inverse not in self._inverse:
+                self._inverse |= {name: inverse, inverse: name}
         self._asserted = asserted
 
     def canonical(self, relation: str) -> CanonicalRelation:
@@ -128,7 +131,7 @@ def canonical_edges(edges: pl.DataFrame, names: RelationNames) -> pl.DataFrame:
 
 def is_negative(relation: str) -> bool:
     """Does the relation state that something does not hold? Such a fact is never a positive edge."""
-    return "_excludes_" in relation
+    return "_excludes_" in relation or relation.startswith("is_not_")
 
 
 def _bundled_inverses() -> dict[str, str]:

@@ -36,7 +36,7 @@ class RrfFolder:
         log: Where rows and files are counted.
 
     Raises:
-        InputError: if the path is missing or no RRF table is in it.
+        InputError: if the path is missing, no RRF table is in it, or tables of two releases are.
     """
 
     def __init__(self, path: Path, log: IngestLog) -> None:
@@ -46,7 +46,11 @@ class RrfFolder:
             raise InputError("this is a file; expected a folder with MRCONSO.RRF and its kin", path)
         self._log = log
         found = sorted(path.rglob("*.RRF")) + sorted(path.rglob("*.RRF.gz"))
-        self._paths = {file.name.removesuffix(".gz").removesuffix(".RRF"): file for file in reversed(found)}
+        self._paths: dict[str, Path] = {}
+        for file in found:
+            first = self._paths.setdefault(file.name.removesuffix(".gz").removesuffix(".RRF"), file)
+            if first.parent != file.parent:
+                raise InputError(f"two tables named {file.name}, in {first.parent} and {file.parent}; give one", path)
         if "MRCONSO" not in self._paths:
             content = ", ".join(sorted(item.name for item in path.iterdir())[:5]) or "nothing"
             raise InputError(f"no MRCONSO.RRF or MRCONSO.RRF.gz here (found: {content})", path)
@@ -92,4 +96,4 @@ def _lines(path: Path) -> pl.Series:
         raise InputError(f"not UTF-8 ({error.reason}: byte 0x{data[error.start]:02x})", path, line) from error
     if not text:
         return pl.Series("line", [], dtype=pl.String)
-    return pl.Series("line", text.removesuffix("\n").replace("\r\n", "\n").split("\n"))
+    return pl.Series("line", text.replace("\r\n", "\n").removesuffix("\n").split("\n"))

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import polars as pl
 
 from kgkit.errors import InputError
-from kgkit.namespaces import code_curie
+from kgkit.namespaces import code_curie, plain
 from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
 from kgkit.sources.relations import REL_NOT_USED, REL_WITHOUT_RELA, RelationNames, canonical_edges
 from kgkit.sources.rrf import RrfFolder
@@ -92,7 +92,7 @@ def _vocabularies(rrf: RrfFolder) -> dict[str, tuple[str, str]]:
     if not rrf.has("MRSAB"):
         return {}
     rows = rrf.read("MRSAB").filter(pl.col("CURVER") != "N").select("RSAB", "SVER", "VSAB", "SON")
-    return {sab: (f"{sab}@{(version or versioned).replace(' ', '_')}", title or sab)
+    return {sab: (f"{plain(sab)}@{plain(version or versioned)}", title or sab)
             for sab, version, versioned, title in rows.iter_rows()}  # fmt: skip
 
 
@@ -148,7 +148,9 @@ def _types(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, graph: str) -> p
         return SourceTables("umls", "", ()).types
     rows = rrf.read("MRSTY").with_columns(concept="umls:" + pl.col("CUI"))
     rows = _drop(rows, "MRSTY", (("concept not kept", ~pl.col("concept").is_in(concepts.implode())),), log)
-    return rows.select(graph=pl.lit(graph), concept="concept", tui="TUI").unique().sort("concept", "tui")
+    distinct = rows.select(graph=pl.lit(graph), concept="concept", tui="TUI").unique()
+    log.skip("MRSTY", "same type twice", len(rows) - len(distinct))
+    return distinct.sort("concept", "tui")
 
 
 def _definitions(

@@ -20,12 +20,14 @@ from kgkit.sources.relations import is_negative
 
 
 def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
-    """Write the views of the union of some sources.
+    """Write the views of the union of some sources; views that are there already are those of the same graph and stay.
 
     Returns:
         All names of all sources: columns of kgkit.sources.base.NAMES.
     """
     names = pl.concat([source.names for source in sources])
+    if folder.exists():
+        return names
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -36,7 +38,6 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     _names(names).write_parquet(partial / "names.parquet")
     relations.write_parquet(partial / "relations.parquet")
     triples.write_parquet(partial / "triples.parquet")
-    shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return names
 

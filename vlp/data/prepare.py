@@ -109,7 +109,7 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
     studies = _study_table(source.studies)
     mentions = _link_reports(studies, linker or load_linker(encoder))
     digests = {
-        "data_digest": _digest(studies.select(STUDY_COLUMNS), images.drop("path"), mentions, splits),
+        "data_digest": _digest(studies.select(list(STUDY_COLUMNS)), images.drop("path"), mentions, splits),
         "labels_digest": _digest(studies.drop(set(STUDY_COLUMNS) - {"study_id"})),
     }
     counts = dict(Counter(splits["split"].to_list()))
