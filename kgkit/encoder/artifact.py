@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from kgkit.errors import InputError, UnknownConceptError
 from kgkit.files import read_manifest
@@ -50,16 +49,12 @@ class ConceptEncoder:
         manifest: Its manifest: graph digest, recipe, licence level, versions.
         concepts: Concept CURIEs; the position is the vector row.
         vectors: float32 [n, dim], rows of unit norm, aligned with `concepts`.
-        name_vectors: float32 [m, dim], rows of unit norm: the text vectors of the names; `names` says whose.
     """
 
-    def __init__(
-        self, folder: Path, manifest: dict[str, Any], table: pl.DataFrame, vectors: dict[str, FloatArray]
-    ) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], table: pl.DataFrame, vectors: FloatArray) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.vectors = vectors["concepts"]
-        self.name_vectors = vectors["names"]
+        self.vectors = vectors
         self.concepts: tuple[str, ...] = tuple(table["concept"].to_list())
         self._table = table
         self._row = {concept: row for row, concept in enumerate(self.concepts)}
@@ -78,6 +73,11 @@ class ConceptEncoder:
     def names(self) -> pl.DataFrame:
         """All names, one row each: the columns of NAME_COLUMNS."""
         return _read_table(self.folder / "names.parquet", NAME_COLUMNS)
+
+    @cached_property
+    def name_vectors(self) -> FloatArray:
+        """float32 [m, dim], unit rows: the text vectors of the names; column `vector` of `names` says whose."""
+        return _read_vectors(self.folder, "names")
 
     @cached_property
     def _text_tower(self) -> Any:
@@ -159,14 +159,9 @@ def load_encoder(folder: Path) -> ConceptEncoder:
     """
     manifest = read_manifest(folder, "encoder")
     table = _read_table(folder / "concepts.parquet", CONCEPT_COLUMNS)
-    try:
-        vectors = load_file(folder / "vectors.safetensors")
-        num_vectors = len(vectors["concepts"])
-        _ = vectors["names"]
-    except (SafetensorError, OSError, KeyError) as error:
-        raise InputError(f"damaged or missing ({error})", folder / "vectors.safetensors") from error
-    if num_vectors != len(table):
-        raise InputError(f"{len(table)} concepts but {num_vectors} vectors; the folder is damaged", folder)
+    vectors = _read_vectors(folder, "concepts")
+    if len(vectors) != len(table):
+        raise InputError(f"{len(table)} concepts but {len(vectors)} vectors; the folder is damaged", folder)
     return ConceptEncoder(folder, manifest, table, vectors)
 
 
@@ -175,3 +170,13 @@ def _read_table(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
         return pl.read_parquet(path, columns=list(columns))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"damaged or missing ({str(error).splitlines()[0]})", path) from error
+
+
+def _read_vectors(folder: Path, key: str) -> FloatArray:
+    path = folder / "vectors.safetensors"
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            vectors: FloatArray = stream.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"damaged or missing ({error})", path) from error
+    return vectors
