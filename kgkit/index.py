@@ -32,6 +32,9 @@ EXACT_BELOW = 50_000
 KINDS = MappingProxyType({"flat": "Flat", "hnsw": "HNSW32", "ivfsq8": "IVF{lists},SQ8", "ivfpq": "IVF{lists},PQ48"})
 """Index kinds and their FAISS factory strings."""
 
+_PQ_PARTS, _PQ_CENTROIDS = 48, 256
+"""What FAISS's PQ48 asks of the vectors: their length in equal parts, and one vector per centroid."""
+
 _WANTED_RECALL = 0.95
 _NUM_PROBES = 256
 
@@ -63,7 +66,7 @@ def build_index(folder: Path, kind: str = "auto") -> IndexSummary:
         kind: One of KINDS, or `auto`: exact for small encoders, IVF with 8-bit codes for large ones.
 
     Raises:
-        InputError: for a folder that is no encoder, or an unknown kind.
+        InputError: for a folder that is no encoder, an unknown kind, or a kind these vectors do not fit.
     """
     if kind not in ("auto", *KINDS):
         raise InputError(f"unknown index kind {kind!r}; {choices(kind, ('auto', *KINDS))}")
@@ -71,6 +74,9 @@ def build_index(folder: Path, kind: str = "auto") -> IndexSummary:
     vectors = np.concatenate([encoder.vectors, encoder.name_vectors])
     if kind == "auto":
         kind = "flat" if len(vectors) < EXACT_BELOW else "ivfsq8"
+    if kind == "ivfpq" and (encoder.dim % _PQ_PARTS or len(vectors) < _PQ_CENTROIDS):
+        raise InputError(f"index kind 'ivfpq' needs {_PQ_CENTROIDS} or more vectors of a length divisible by {_PQ_PARTS}; "
+                         f"this encoder has {len(vectors)} of length {encoder.dim}", folder)  # fmt: skip
     lists = max(1, min(int(4 * len(vectors) ** 0.5), len(vectors) // 39))  # FAISS wants 39 training rows per list
     index = faiss.index_factory(encoder.dim, KINDS[kind].format(lists=lists), faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
@@ -199,13 +205,14 @@ def open_index(folder: Path) -> ConceptIndex:
         raise InputError(f"this encoder has no index yet; run: kgkit index {folder}", path)
     try:
         about = json.loads((folder / "index" / "manifest.json").read_text(encoding="utf-8"))
+        built_from, nprobe = str(about["encoder_digest"]), int(about["nprobe"])
         index = faiss.read_index(str(path))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"damaged index ({str(error).splitlines()[0]}); run: kgkit index {folder}", path) from error
-    if about["encoder_digest"] != encoder.digest or index.ntotal != about["num_vectors"]:
+    if built_from != encoder.digest or index.ntotal != about["num_vectors"]:
         raise InputError(f"this index was built from another encoder; run: kgkit index {folder}", path)
-    if about["nprobe"]:
-        faiss.ParameterSpace().set_index_parameter(index, "nprobe", about["nprobe"])
+    if nprobe:
+        faiss.ParameterSpace().set_index_parameter(index, "nprobe", nprobe)
     return ConceptIndex(encoder, index)
 
 
@@ -225,7 +232,8 @@ def _tune(index: Any, vectors: FloatArray) -> tuple[float, int]:
 
     def recall() -> float:
         found = index.search(queries, 10)[1]
-        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
+        shared = [len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True)]
+        return float(np.mean(shared) / truth.shape[1])  # an encoder may hold fewer than 10 concepts
 
     if not hasattr(index, "nprobe"):
         return recall(), 0

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.errors import KgkitError
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -55,9 +57,14 @@ def realistic_ranks(
     Returns:
         float64 [Q], 1-based.
 
+    Raises:
+        KgkitError: if a score is NaN, which would compare as beaten by nothing and rank first.
+
     >>> realistic_ranks(np.array([[3.0, 1.0, 3.0]]), np.array([0]), np.zeros((1, 3), dtype=bool))
     array([1.5])
     """
+    if np.isnan(scores).any():
+        raise KgkitError("some scores are not a number, so nothing can be ranked; the vectors have diverged")
     own = np.take_along_axis(scores, positive[:, None], axis=1)
     counted = ~known
     np.put_along_axis(counted, positive[:, None], values=False, axis=1)
@@ -82,6 +89,7 @@ def summarise_ranks(ranks: FloatArray, num_candidates: int) -> RankingMetrics:
 def bootstrap_interval(values: FloatArray, seed: int, num_resamples: int = 1000) -> tuple[float, float]:
     """95% percentile interval of a mean; the resampled unit is one value."""
     generator = np.random.default_rng(seed)
-    picks = generator.integers(0, len(values), size=(num_resamples, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    # One resample at a time: all at once would take num_resamples times the memory of the values.
+    means = [values[generator.integers(0, len(values), size=len(values))].mean() for _ in range(num_resamples)]
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from kgkit.errors import InputError
@@ -64,6 +65,15 @@ class TrainingConfig:
     control: Literal["none", "shuffled-graph"] = "none"  # train on a graph with tails permuted within each relation
 
 
+_AT_LEAST_ONE = MappingProxyType(
+    {
+        "text": ("max_name_tokens", "max_definition_tokens"),
+        "graph": ("hidden_dim", "num_bases"),
+        "train": ("steps", "triples", "checkpoint_every", "log_every"),
+    }
+)
+
+
 @dataclass(frozen=True)
 class EncoderRecipe:
     """All that decides an encoder, beside the graph."""
@@ -75,10 +85,11 @@ class EncoderRecipe:
     train: TrainingConfig
 
     def __post_init__(self) -> None:
-        positive = {"train.steps": self.train.steps, "text.max_name_tokens": self.text.max_name_tokens}
-        for key, value in positive.items():
-            if value < 1:
-                raise InputError(f"recipe key {key!r} is {value}, expected 1 or more")
+        for table, keys in _AT_LEAST_ONE.items():
+            for key in keys:
+                value = getattr(getattr(self, table), key)
+                if value < 1:
+                    raise InputError(f"recipe key '{table}.{key}' is {value}, expected 1 or more")
         for key, fraction in (
             ("held_out_names", self.train.held_out_names),
             ("held_out_triples", self.train.held_out_triples),

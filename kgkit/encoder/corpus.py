@@ -89,7 +89,8 @@ def build_corpus(views: Path, held_out_names: float, held_out_triples: float, se
     held = _hold_out(names, preferred, held_out_names, seed)
     training = []
     for index, by_string in enumerate(names):
-        kept = [name for string, name in by_string.items() if string not in held]
+        same = normalise(preferred[index])  # another spelling of the preferred name teaches nothing
+        kept = [name for string, name in by_string.items() if string not in held and string != same]
         training.append(tuple(dict.fromkeys([preferred[index], *kept])))
     definitions = [(index, text) for index, text in enumerate(concepts["definition"].to_list()) if text]
     return Corpus(

@@ -54,6 +54,8 @@ def relation_truth_mask(
         bool of the broadcast shape.
     """
     wanted = triple_keys(heads, relations, tails, sizes)
+    if not len(keys):
+        return torch.zeros_like(wanted, dtype=torch.bool)
     at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     return keys[at] == wanted
 

@@ -65,7 +65,8 @@ class NeighbourSampler:
                 direction and under whatever relation name they are stated).
         """
         nodes, frontier = seeds, seeds
-        sources, targets, kinds = [], [], []
+        nothing = torch.empty(0, dtype=torch.int64)
+        sources, targets, kinds = [nothing], [nothing], [nothing]
         for fanout in fanouts:
             target, source, kind = self._draw(frontier, fanout, generator)
             if hidden is not None and len(hidden):

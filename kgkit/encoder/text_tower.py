@@ -42,6 +42,11 @@ class TextTower(nn.Module):
         self.dim = int(self.transformer.config.hidden_size)
         self._freeze(config.frozen_layers)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids the transformer knows."""
+        return int(self.transformer.config.vocab_size)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit vectors.
 
@@ -148,7 +153,7 @@ def export_onnx(tower: TextTower, path: Path) -> None:
     import warnings
 
     tower.eval()
-    ids = torch.randint(5, 90, (2, 8))
+    ids = torch.arange(16).reshape(2, 8) % tower.vocabulary_size
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=512)
     shapes = {name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -93,7 +93,8 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
         },
     }
     save_encoder(folder, run.model, {"concepts": vectors, "names": names}, graph, metrics, about)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    for spent in folder.glob("*checkpoint.safetensors*"):  # the checkpoint, and what a kill left of one
+        spent.unlink()
     publish_folder(folder, out)
     return metrics
 
