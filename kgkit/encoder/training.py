@@ -25,7 +25,7 @@ from kgkit.encoder.objectives import triple_keys
 from kgkit.encoder.precision import autocast_for, choose_precision
 from kgkit.encoder.saving import distinct_names, save_encoder
 from kgkit.errors import InputError, KgkitError
-from kgkit.files import partial_folder, publish_folder
+from kgkit.files import partial_folder, publish_folder, read_manifest
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.progress import progress
 from kgkit.recipe import recipe_to_dict
@@ -65,8 +65,9 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
         The content of metrics.json.
 
     Raises:
-        InputError: for a folder that is no graph, a graph without names or relations, a resume that does not fit.
-        KgkitError: if the loss becomes NaN; the last checkpoint is kept.
+        InputError: for a folder that is no graph, a graph without names or relations, a resume that does not fit, or
+            if `out` holds something else than an encoder.
+        KgkitError: if the loss or a vector becomes NaN; the last checkpoint is kept.
     """
     graph = KnowledgeGraph(kg)
     torch.manual_seed(recipe.seed)
@@ -81,7 +82,7 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
     names = run.model.text.encode_all(tokens, run.autocast, "names to vectors")
     row = {string: index for index, string in enumerate(strings)}
     run.bank = names[[row[name] for name in corpus.preferred]]
-    vectors = all_concept_vectors(run.model, run.bank, run.batches.sampler, recipe.seed)
+    vectors = _finite_vectors(run)
     metrics = {
         "trained": evaluate_vectors(vectors, run.bank, run.model, corpus, recipe.seed),
         "untrained": untrained,
@@ -100,6 +101,8 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
 
 
 def _open_partial(out: Path, about: dict[str, Any], resume: bool) -> Path:
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        read_manifest(out, "encoder")  # only an older encoder may be replaced
     checkpoint = out.with_name(out.name + ".partial") / "checkpoint.safetensors"
     if not resume:
         return partial_folder(out)
@@ -195,9 +198,17 @@ def _valid_mrr(run: _Run) -> float | None:
     """Filtered MRR on validation triples with the bank as it stands; a point of the learning curve."""
     if not len(run.corpus.split.valid):
         return None
-    vectors = all_concept_vectors(run.model, run.bank, run.batches.sampler, run.recipe.seed)
+    vectors = _finite_vectors(run)
     ranks = link_prediction(vectors, run.model.scorer, run.corpus, run.corpus.split.valid[:200])
     return float((1 / ranks).mean())
+
+
+def _finite_vectors(run: _Run) -> Tensor:
+    """All concept vectors; an update after the last finite loss may have spoilt them."""
+    vectors = all_concept_vectors(run.model, run.bank, run.batches.sampler, run.recipe.seed)
+    if not bool(torch.isfinite(vectors).all()):
+        raise KgkitError("some concept vectors are not finite; lower the learning rates")
+    return vectors
 
 
 def _require_finite(losses: dict[str, float], step: int, checkpoint: Path) -> None:

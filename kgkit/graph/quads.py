@@ -12,6 +12,7 @@ import polars as pl
 import zstandard
 
 from kgkit import namespaces as ns
+from kgkit.graph.mention_quads import literal, mention_lines
 from kgkit.sources.base import NamedGraph, SourceTables
 
 _DIGEST_MODULUS = 1 << 256
@@ -32,8 +33,6 @@ def source_lines(tables: SourceTables) -> Iterator[str]:
     )
     for frame in frames:
         yield from frame
-    from kgkit.graph.mention_quads import mention_lines
-
     yield from mention_lines(tables)
 
 
@@ -157,10 +156,9 @@ def _graph_descriptions(tables: SourceTables) -> Iterator[str]:
 
 
 def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str, str]]:
-    title = graph.title.replace("\\", "\\\\").replace('"', '\\"')
     yield ns.RDF_TYPE, f"<{ns.PROV}Entity>"
-    yield ns.DCTERMS + "title", f'"{title}"'
-    yield ns.DCTERMS + "hasVersion", f'"{graph.name.partition("@")[2]}"'
+    yield ns.DCTERMS + "title", literal(graph.title)
+    yield ns.DCTERMS + "hasVersion", literal(graph.name.partition("@")[2])
     yield ns.LICENCE_LEVEL, f'"{graph.licence_level}"^^<{ns.XSD}integer>'
     yield ns.PROV + "wasDerivedFrom", f"<{ns.BASE}source/{quote(tables.name)}@{quote(tables.release)}>"
 
@@ -168,6 +166,6 @@ def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str,
 def _relation_declaration(relation: str, graph: str) -> Iterator[str]:
     iri = f"<{ns.RELATION}{_quoted(relation)}>"
     yield f"{iri} <{ns.RDF_TYPE}> <{ns.XSD.replace('2001/XMLSchema#', '2002/07/owl#')}ObjectProperty> {graph} ."
-    yield f'{iri} <{ns.RDFS_LABEL}> "{relation.replace("_", " ")}"@en {graph} .'
+    yield f"{iri} <{ns.RDFS_LABEL}> {literal(relation.replace('_', ' '))}@en {graph} ."
     if relation == "isa":
         yield f"{iri} <{ns.RDFS_SUBPROPERTY}> <{ns.BROADER}> {graph} ."

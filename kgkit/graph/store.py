@@ -215,7 +215,7 @@ def _recovered_sources(folder: Path) -> dict[str, Any]:
     else:
         sources = dict(read_manifest(folder, "kg")["sources"])
         _adopt_pending(folder, sources)
-    for leftover in folder.glob("quads/.*"):
+    for leftover in (*folder.glob("quads/.*"), *folder.glob(".manifest.json.*.tmp")):
         leftover.unlink()
     return sources
 

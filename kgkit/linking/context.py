@@ -8,6 +8,7 @@ like a trigger and is none. The triggers stand in `ontologies/context_rules.toml
 from __future__ import annotations
 
 import tomllib
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Direction(StrEnum):
     BACKWARD = "backward"
 
 
+MAX_REACH = 80
+"""Words beyond which no trigger reaches, for text that has no sentences."""
 _FIELDS = frozenset({"forward", "backward", "both", "termination"})
 
 
@@ -136,7 +139,7 @@ class TextContext:
         tokens: Its words.
         sentence_of: Sentence number of each token.
         section_of: Section name of each token.
-        triggers: All triggers by sentence, overlapping ones too.
+        triggers: All triggers by sentence, overlapping ones too, sorted by place.
     """
 
     tokens: Tokens
@@ -151,11 +154,10 @@ class TextContext:
         statement that holds) and shields it from triggers of the same category outside. A trigger that
         overlaps the span's border is none.
         """
-        triggers = {
-            (trigger.first, trigger.stop): trigger
-            for trigger in self.triggers.get(self.sentence_of[first], ())
-            if trigger.first >= since
-        }
+        in_sentence = self.triggers.get(self.sentence_of[first], ())
+        begin = bisect_left(in_sentence, max(since, first - MAX_REACH), key=_first)
+        end = bisect_left(in_sentence, stop + MAX_REACH, key=_first)
+        triggers = {(trigger.first, trigger.stop): trigger for trigger in in_sentence[begin:end]}
         outside = longest_first(span for span in triggers if span[1] <= first or span[0] >= stop)
         before = [triggers[span] for span in reversed(outside) if span[1] <= first]
         after = [triggers[span] for span in outside if span[0] >= stop]
@@ -201,6 +203,10 @@ def load_context_rules(path: Path | None = None) -> ContextRules:
     pseudo = _phrases(shared, "pseudo", "[shared]", path)
     _refuse_contradictions(triggers, pseudo, path)
     return ContextRules(ContextLexicon(triggers, ends, pseudo))
+
+
+def _first(trigger: _Trigger) -> int:
+    return trigger.first
 
 
 def _places(text: str, tokens: Tokens) -> tuple[list[int], list[str]]:
@@ -271,7 +277,7 @@ def _refuse_contradictions(
             raise InputError(problem, path)
     for (category, direction), phrases in triggers.items():
         for phrase in sorted(phrases & pseudo):
-            raise InputError(f"{' '.join(phrase)!r} is both pseudo and a {category} {direction} trigger", path)
+            raise InputError(f"{' '.join(phrase)!r} is both pseudo and a trigger of [{category}] {direction}", path)
 
 
 def _refuse_unknown(table: Any, known: frozenset[str], where: str, path: Path) -> None:

@@ -99,8 +99,7 @@ class PhraseMatcher:
     """Finds phrases in tokens; which of two phrases with the same words wins does not depend on their order.
 
     Args:
-        phrases: Of several with the same words the one of higher score wins, then the smaller concept id; a
-        phrase
+        phrases: Of several with the same words the one of higher score wins, then the smaller concept id; one
             without a concept loses, since the other keeps shorter ones away as well.
 
     Raises:
@@ -144,10 +143,8 @@ class PhraseMatcher:
                     break
         kept = longest_first(whole)
         contiguous = [PhraseMatch(first, stop, stop, first, whole[first, stop]) for first, stop in kept]
-        gapped = self._find_gapped(tokens, spans, sentence_of)
-        gapped = [match for match in gapped if not any(_overrules(other, match) for other in contiguous)]
-        contiguous = [match for match in contiguous if not any(_extends(other, match) for other in gapped)]
-        found = [match for match in contiguous + gapped if match.phrase.concept is not None]
+        matches = _settle(contiguous, self._find_gapped(tokens, spans, sentence_of))
+        found = [match for match in matches if match.phrase.concept is not None]
         return sorted(found, key=lambda match: (match.first, match.stop, str(match.phrase.concept)))
 
     def _find_gapped(
@@ -195,6 +192,19 @@ def _gap_limit(words: Sequence[str], gap: int) -> int:
         if words[index] in _GAP_STOPS:
             return index
     return gap + MAX_GAP
+
+
+def _settle(contiguous: Sequence[PhraseMatch], gapped: Sequence[PhraseMatch]) -> list[PhraseMatch]:
+    """Where phrases with and without a gap overlap, keep the one that says more."""
+    at = {token: match for match in contiguous for token in range(match.first, match.stop)}
+    kept: list[PhraseMatch] = []
+    extended: set[int] = set()
+    for match in gapped:
+        others = {id(at[token]): at[token] for token in range(match.first, match.stop) if token in at}.values()
+        if not any(_overrules(other, match) for other in others):
+            kept.append(match)
+            extended.update(id(other) for other in others if _extends(match, other))
+    return kept + [match for match in contiguous if id(match) not in extended]
 
 
 def _overrules(whole: PhraseMatch, gapped: PhraseMatch) -> bool:

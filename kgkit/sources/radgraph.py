@@ -116,7 +116,7 @@ def _report(report_id: str, text: str, entities: Any, path: Path, log: IngestLog
     for entity_id, entity in entities.items():
         where = f"report {report_id!r}, entity {entity_id!r}"
         try:
-            kinds[entity_id] = _label(entity["label"])
+            kinds[entity_id] = _label(str(entity["label"]))
             first, last = int(entity["start_ix"]), int(entity["end_ix"])
             stated[entity_id] = [(str(name), str(target)) for name, target in entity.get("relations", ())]
         except KeyError as error:
@@ -143,7 +143,8 @@ def _label(label: str) -> tuple[MentionKind, Certainty]:
     """
     if label in _V1_LABELS:
         return _V1_LABELS[label]
-    kind, *_, certainty = label.split("::")
+    parts = label.split("::")
+    kind, certainty = parts[0], parts[-1]
     if kind.lower() not in list(MentionKind) or certainty not in _XL_CERTAINTY:
         known = ", ".join(_V1_LABELS)
         raise ValueError(f"label {label!r}; expected one of {known} or '<Anatomy|Observation>::<certainty>'")

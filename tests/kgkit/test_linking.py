@@ -142,8 +142,9 @@ ROWS = [
 
 
 def _names(rows: list[tuple[str, str, bool, bool, str]]) -> pl.DataFrame:
-    table = [(concept, name, "X", short, "en", preferred) for concept, name, short, preferred, _ in rows]
-    return pl.DataFrame(table, schema=NAME_COLUMNS, orient="row")
+    keys = ("concept", "name", "is_abbreviation", "is_preferred")
+    table = [{**dict(zip(keys, row, strict=False)), "source": "X", "language": "en"} for row in rows]
+    return pl.DataFrame(table, schema=NAME_COLUMNS)
 
 
 @pytest.fixture

@@ -149,7 +149,10 @@ def test_any_span_of_any_text_is_classified_or_refused(text, start, end):
         ("[absent]\nforward = [' ']", "' ' has no words"),
         ("[absent]\nforward = ['sign of', 'signs of']", "'signs of' stands there twice"),
         ("[absent]\nforward = ['rules out']\n[uncertain]\nforward = ['rule out']", "'rule out' is both an absent and"),
-        ("[absent]\nforward = ['no']\n[shared]\npseudo = ['no']", "'no' is both pseudo and a absent forward trigger"),
+        (
+            "[absent]\nforward = ['no']\n[shared]\npseudo = ['no']",
+            "'no' is both pseudo and a trigger of .absent. forward",
+        ),
     ],
 )
 def test_a_wrong_lexicon_is_refused_by_name(tmp_path, text, message):

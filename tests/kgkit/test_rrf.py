@@ -39,7 +39,7 @@ def test_the_tables_have_as_many_columns_as_the_manual_says() -> None:
 
 
 @given(st.lists(st.tuples(*[FIELD] * 6), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]), st.booleans())
-@example([('"lone', "\u2028", "\u0085", "back\\slash", " blanks ", "|".strip("|"))], "\r\n", False)
+@example([('"lone', "\u2028", "\u0085", "back\\slash", " blanks ", "")], "\r\n", False)
 def test_rows_that_were_written_are_read_field_by_field(
     rows: list[tuple[str, ...]], line_end: str, gzipped: bool
 ) -> None:

@@ -1,0 +1,125 @@
+"""Artifact folders: complete or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kgkit.errors import InputError, choices
+from kgkit.files import (
+    partial_folder,
+    provenance,
+    publish_folder,
+    read_manifest,
+    sha256_file,
+    write_json_atomically,
+    write_manifest,
+    write_text_atomically,
+)
+
+
+def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_file(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_writing_leaves_the_new_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text_atomically(path, "old")
+    write_text_atomically(path, "new ✓\n")
+    assert path.read_bytes() == "new ✓\n".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json_atomically(path, {"a": "é"})
+    with pytest.raises(UnicodeEncodeError):
+        write_json_atomically(path, {"a": "\ud800"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "é"}
+
+
+def test_a_manifest_is_read_back_with_its_provenance(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "kg", {"graph_digest": "d", "sources": {}})
+    manifest = read_manifest(tmp_path, "kg")
+    assert (manifest["kind"], manifest["graph_digest"]) == ("kg", "d")
+    assert manifest["provenance"] == provenance()
+    assert {"kgkit", "python", "git_revision", "versions"} == set(manifest["provenance"])
+    assert manifest["provenance"]["versions"]["polars"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (None, "{folder}: not a concept encoder: it has no manifest.json (an unfinished run leaves none)"),
+        ('{"kind": "kg", "format_version": 1}', "{folder}: this is a knowledge graph, expected a concept encoder"),
+        ('{"kind": "cake"}', "{folder}: this is a folder of unknown kind, expected a concept encoder"),
+        ("[1]", "{folder}: this is a folder of unknown kind, expected a concept encoder"),
+        ('{"kind": "encoder", "format_version": 99}', "{folder}/manifest.json: format version 99, this kgkit reads 1"),
+        ('{"kind": ', "{folder}/manifest.json: not readable as JSON ("),
+    ],
+)
+def test_a_wrong_folder_is_refused_by_what_it_is(tmp_path: Path, manifest: str | None, message: str) -> None:
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_manifest(tmp_path, "encoder")
+    assert str(error.value).startswith(message.format(folder=tmp_path))
+
+
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none: no such folder; expected a trained model"):
+        read_manifest(tmp_path / "none", "model")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file: not a trained model: it has no manifest\.json"):
+        read_manifest(tmp_path / "file", "model")
+
+
+def test_an_unfinished_folder_does_not_load_and_does_not_disturb_the_old_one(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    for text in ("old", "new"):
+        partial = partial_folder(final)
+        (partial / "content").write_text(text)
+        with pytest.raises(InputError):
+            read_manifest(partial, "data")
+        if text == "new":
+            assert (final / "content").read_text() == "old"
+        write_manifest(partial, "data", {})
+        publish_folder(partial, final)
+    assert (final / "content").read_text() == "new"
+    assert read_manifest(final, "data")["kind"] == "data"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_resumed_run_keeps_its_partial_folder(tmp_path: Path) -> None:
+    (partial_folder(tmp_path / "out") / "step").touch()
+    assert (partial_folder(tmp_path / "out", keep=True) / "step").exists()
+    assert not (partial_folder(tmp_path / "out") / "step").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file/out\.partial: cannot create the output folder"):
+        partial_folder(tmp_path / "file" / "out")
+
+
+def test_an_error_names_file_and_line() -> None:
+    assert str(InputError("bad row")) == "bad row"
+    assert str(InputError("bad row", "a.csv")) == "a.csv: bad row"
+    assert str(InputError("bad row", "a.csv", 7)) == "a.csv, line 7: bad row"
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1), min_size=1, unique=True), st.data())
+def test_choices_name_all_of_a_few_and_the_near_ones_of_many(known: list[str], data: st.DataObject) -> None:
+    given_name = data.draw(st.sampled_from(known)) + "x"
+    text = choices(given_name, known)
+    if len(known) <= 8:
+        assert text.endswith("choices: " + ", ".join(sorted(known)))
+    else:
+        assert text.endswith(f"({len(known)} in all)")

@@ -1,0 +1,291 @@
+"""The graph folder: the same content gives the same graph, and a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from conftest import ROOT, ingest_radgraph, ingest_umls
+from polars.testing import assert_frame_equal
+from rrf import Rrf, tiny_rrf
+
+from kgkit import namespaces as ns
+from kgkit.errors import InputError
+from kgkit.files import write_manifest
+from kgkit.graph.store import KnowledgeGraph, ingest, results_json, results_table
+from kgkit.sources.base import IngestLog, SourceTables
+
+RADGRAPH = ROOT / "examples" / "radgraph"
+VIEWS = ("concepts", "names", "relations", "triples")
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All that a reader of a graph can see: digest, every quad, every view."""
+    graph = KnowledgeGraph(folder)
+    views = {view: pl.read_parquet(graph.views / f"{view}.parquet").rows() for view in VIEWS}
+    return {"digest": graph.digest, "quads": sorted(map(str, graph.store)), **views}
+
+
+def layout(folder: Path) -> list[str]:
+    """Names of all that the folder holds, the inside of the store left out."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*")]
+    return sorted(str(path) for path in paths if not path.parts[0].startswith("store.") or len(path.parts) == 1)
+
+
+def test_the_store_holds_the_statements_of_the_sources_and_the_preferred_names(tiny_kg_dir: Path) -> None:
+    graph = KnowledgeGraph(tiny_kg_dir)
+    (labels,) = graph.query("SELECT (COUNT(*) AS ?n) { GRAPH graph:preferred-labels { ?s ?p ?o } }")
+    statements = [source["statements"] for source in graph.manifest["sources"].values()]
+    assert len(statements) == 2
+    assert graph.counts()["statements"] == len(graph.store) == sum(statements) + int(labels["n"].value)
+
+
+def test_there_is_one_preferred_name_per_concept_and_language(tmp_path: Path) -> None:
+    from kgkit.sources.umls import read_umls
+
+    log = IngestLog()
+    ingest(tmp_path / "kg", read_umls(tiny_rrf().write(tmp_path / "META"), log, languages=("ENG", "SPA")), log)
+    graph = KnowledgeGraph(tmp_path / "kg")
+    query = "SELECT ?c ?tag (COUNT(?name) AS ?n) { ?c skos:prefLabel ?name } GROUP BY ?c (LANG(?name) AS ?tag)"
+    rows = [tuple(term.value for term in row) for row in graph.query(query)]
+    assert {count for *_, count in rows} == {"1"}
+    assert [language for concept, language, _ in rows if concept.endswith("C0032227")] in (["en", "es"], ["es", "en"])
+    concepts = pl.read_parquet(graph.views / "concepts.parquet")["concept"].to_list()
+    assert {ns.compress(concept) for concept, language, _ in rows if language == "en"} == set(concepts)
+
+
+def test_ingesting_twice_changes_nothing(tiny_rrf_dir: Path, tmp_path: Path) -> None:
+    first = ingest_umls(tiny_rrf_dir, tmp_path / "kg")
+    before, files = content(tmp_path / "kg"), layout(tmp_path / "kg")
+    assert ingest_umls(tiny_rrf_dir, tmp_path / "kg") == first
+    assert content(tmp_path / "kg") == before
+    assert layout(tmp_path / "kg") == files
+
+
+def test_the_order_of_sources_changes_nothing(tiny_rrf_dir: Path, tiny_kg_dir: Path, tmp_path: Path) -> None:
+    ingest_radgraph(RADGRAPH, tmp_path / "kg")
+    ingest_umls(tiny_rrf_dir, tmp_path / "kg")
+    assert content(tmp_path / "kg") == content(tiny_kg_dir)
+    assert layout(tmp_path / "kg") == layout(tiny_kg_dir)
+
+
+def test_a_source_is_replaced_and_another_release_stands_beside_it(tiny_rrf_dir: Path, tmp_path: Path) -> None:
+    small = Rrf().atom("C0000001", "Only one").write(tmp_path / "META")
+    kg = tmp_path / "kg"
+    ingest_umls(tiny_rrf_dir, kg)
+    ingest_umls(small, kg)
+    assert [row[1] for row in content(kg)["names"]] == ["Only one"]
+    alone = content(kg)
+    ingest_umls(tiny_rrf_dir, kg, release="2026AA")
+    assert set(KnowledgeGraph(kg).manifest["sources"]) == {"umls@unversioned", "umls@2026AA"}
+    assert "Only one" in [row[1] for row in content(kg)["names"]]
+    ingest_umls(small, tmp_path / "fresh")
+    assert content(tmp_path / "fresh") == alone
+
+
+def test_views_come_from_the_rdf_alone(tiny_kg_dir: Path, tmp_path: Path) -> None:
+    kg = shutil.copytree(tiny_kg_dir, tmp_path / "kg")
+    shutil.rmtree(kg / "tables")
+    shutil.rmtree(kg / "views")
+    with pytest.raises(FileNotFoundError):
+        content(kg)
+    ingest_radgraph(RADGRAPH, kg)
+    graphs = [KnowledgeGraph(folder) for folder in (tiny_kg_dir, kg)]
+    assert graphs[0].digest == graphs[1].digest
+    for view in VIEWS:
+        assert_frame_equal(*[pl.read_parquet(graph.views / f"{view}.parquet") for graph in graphs])
+
+
+def test_a_missing_store_is_rebuilt_from_the_quads(tiny_kg_dir: Path, tmp_path: Path) -> None:
+    kg = shutil.copytree(tiny_kg_dir, tmp_path / "kg")
+    (store,) = kg.glob("store.*")
+    shutil.rmtree(store)
+    with pytest.raises(InputError, match="the store is missing; ingest any source again to rebuild it"):
+        KnowledgeGraph(kg).query("ASK {}")
+    ingest_radgraph(RADGRAPH, kg)
+    assert content(kg) == content(tiny_kg_dir)
+
+
+def test_the_manifest_says_where_everything_came_from(tiny_kg_dir: Path, tiny_rrf_dir: Path) -> None:
+    import hashlib
+
+    source = KnowledgeGraph(tiny_kg_dir).manifest["sources"]["umls@unversioned"]
+    files = {entry["name"]: entry["sha256"] for entry in source["files"]}
+    assert files == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tiny_rrf_dir.iterdir()}
+    assert source["rows_read"] == {table: len(rows) for table, rows in tiny_rrf().tables.items()}
+
+
+@pytest.mark.parametrize("kind", ["other", "encoder", "file", "broken"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tiny_rrf_dir: Path, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "out"
+    if kind == "file":
+        folder.write_text("precious")
+    else:
+        folder.mkdir()
+        (folder / "thesis.tex").write_text("precious")
+    if kind == "encoder":
+        write_manifest(folder, "encoder", {})
+    elif kind == "broken":
+        (folder / "manifest.json").write_text("{")
+    before = layout(tmp_path)
+    with pytest.raises(InputError) as error:
+        ingest_umls(tiny_rrf_dir, folder)
+    assert {
+        "other": "this folder holds something else; give a new folder or a graph made by kgkit",
+        "file": "this is a file; give a new folder or a graph made by kgkit",
+        "encoder": "this is a concept encoder, expected a knowledge graph",
+        "broken": "manifest.json: not readable as JSON",
+    }[kind] in str(error.value)
+    assert layout(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "release"), [("a/b", "1"), (".a", "1"), ("", "1"), ("a", "2026 AA"), ("a", "é")])
+def test_a_source_name_that_no_file_may_have_is_refused(tmp_path: Path, name: str, release: str) -> None:
+    with pytest.raises(InputError, match=r"source (name|release) '.*': letters, digits and \. _ \+ - only"):
+        ingest(tmp_path / "kg", SourceTables(name, release, ()), IngestLog())
+    assert not (tmp_path / "kg").exists()
+
+
+def test_an_unfinished_graph_does_not_open(tiny_kg_dir: Path, tmp_path: Path) -> None:
+    kg = shutil.copytree(tiny_kg_dir, tmp_path / "kg")
+    (kg / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"kg: not a knowledge graph: it has no manifest\.json"):
+        KnowledgeGraph(kg)
+
+
+class Killed(BaseException):
+    """Stands for a kill: no code catches it."""
+
+
+def killed_before(step: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> bool:
+    """Run until just before the `step`-th change of a folder; False if the run ended earlier."""
+    done = 0
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done == step:
+                raise Killed
+            return change(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("mkdir", "rename", "replace"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        try:
+            run()
+        except Killed:
+            gc.collect()  # an open store keeps its folder locked
+            return True
+    return False
+
+
+@pytest.mark.parametrize("start", ["nothing", "another graph", "the same graph"])
+def test_a_kill_before_any_change_of_a_folder_leaves_a_whole_graph(
+    tiny_rrf_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    if start != "nothing":
+        other = Rrf().atom("C0000001", "Only one").write(tmp_path / "META")
+        ingest_umls(tiny_rrf_dir if start == "the same graph" else other, before)
+        shutil.copytree(before, after)
+    ingest_umls(tiny_rrf_dir, after)
+    old, new = content(before) if before.exists() else None, content(after)
+    seen = []
+    for step in range(1, 100):
+        kg = tmp_path / f"kg{step}"
+        if before.exists():
+            shutil.copytree(before, kg)
+        if not killed_before(step, monkeypatch, partial(ingest_umls, tiny_rrf_dir, kg)):
+            break
+        if old is None and not (kg / "manifest.json").exists():
+            with pytest.raises(InputError):
+                KnowledgeGraph(kg)
+            seen.append(False)
+        else:
+            found = content(kg)
+            assert found in (old, new)
+            seen.append(found == new)
+        ingest_umls(tiny_rrf_dir, kg)
+        assert content(kg) == new
+        assert layout(kg) == layout(after)
+    assert len(seen) >= 5
+    assert seen == sorted(seen)  # once the new graph is there, it stays
+
+
+def killed_ingest(kg: Path, moment: str) -> int:
+    """`kgkit ingest` of the thorax graph in its own process, killed when `moment` appears in the folder."""
+    call = [sys.executable, "-c", "import cli; cli.kgkit_main()", "ingest", "umls", "ontologies/thorax", "--out", str(kg)]
+    process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not list(kg.glob(moment)) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    return process.wait()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "store.*.partial/*",
+        *(pytest.param(glob, marks=pytest.mark.slow) for glob in ("quads/.*.writing", "quads/.*.pending",
+          "tables/*/names.parquet", "views/*.partial", "views/*.partial/names.parquet", "store.*.partial/*.sst")),
+    ],
+)  # fmt: skip
+def test_kill_9_leaves_the_old_graph_and_the_next_run_completes(tmp_path: Path, thorax_kg_dir: Path, moment: str) -> None:
+    kg = tmp_path / "kg"
+    ingest_umls(Rrf().atom("C0000001", "Only one").write(tmp_path / "META"), kg)
+    old = content(kg)
+    assert killed_ingest(kg, moment) == -signal.SIGKILL
+    assert content(kg) == old
+    ingest_umls(ROOT / "ontologies" / "thorax", kg)
+    assert KnowledgeGraph(kg).digest == KnowledgeGraph(thorax_kg_dir).digest
+    assert layout(kg) == layout(thorax_kg_dir)
+    assert KnowledgeGraph(kg).counts() == KnowledgeGraph(thorax_kg_dir).counts()
+
+
+def test_a_query_runs_on_all_graphs_as_one_with_the_known_prefixes(tiny_kg_dir: Path) -> None:
+    graph = KnowledgeGraph(tiny_kg_dir)
+    table = list(results_table(graph.query("SELECT ?b ?name { ?b rela:isa umls:C0013687 ; skos:prefLabel ?name }")))
+    assert table == [["b", "name"], ["umls:C0032227", "Pleural Effusion"]]
+    assert list(results_table(graph.query("ASK { umls:C0417093 rela:isa umls:C0000921 }"))) == [["true"]]
+    assert list(results_table(graph.query("ASK { umls:C0000921 rela:isa umls:C0417093 }"))) == [["false"]]
+    triples = graph.query("CONSTRUCT { ?s rdfs:subClassOf ?o } WHERE { ?s rela:isa ?o }")
+    assert len(list(results_table(triples))) == 2
+
+
+def test_answers_are_the_json_of_sparql(tiny_kg_dir: Path) -> None:
+    graph = KnowledgeGraph(tiny_kg_dir)
+    query = "SELECT ?c ?name ?none { ?c skos:prefLabel ?name . FILTER(?c = umls:C9000001) OPTIONAL { ?c rela:no ?none } }"
+    assert json.loads(results_json(graph.query(query))) == {
+        "head": {"vars": ["c", "name", "none"]},
+        "results": {"bindings": [{
+            "c": {"type": "uri", "value": ns.expand("umls:C9000001")},
+            "name": {"type": "literal", "value": 'A "minted" one \\ with a back slash', "xml:lang": "en"},
+        }]},
+    }  # fmt: skip
+    assert json.loads(results_json(graph.query("ASK {}"))) == {"head": {}, "boolean": True}
+    lines = results_json(graph.query("CONSTRUCT { ?s skos:broader ?o } WHERE { ?s rela:isa ?o }")).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("<https://uts.nlm.nih.gov/") and line.endswith(" .") for line in lines)
+
+
+@pytest.mark.parametrize("wrong", ["SELEC ?s {}", "", "SELECT ?s { ?s nope:x ?o }", "INSERT DATA { <a:a> <a:b> <a:c> }"])
+def test_a_bad_query_is_refused(tiny_kg_dir: Path, wrong: str) -> None:
+    with pytest.raises(InputError, match="^not a valid SPARQL query: ") as error:
+        KnowledgeGraph(tiny_kg_dir).query(wrong)
+    assert "\n" not in str(error.value)

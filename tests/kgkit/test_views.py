@@ -1,0 +1,122 @@
+"""Columnar views: what the graph says, in sorted ids, without what denies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ingest_umls
+from rrf import Rrf
+
+from kgkit.encoder.artifact import CONCEPT_COLUMNS
+from kgkit.errors import InputError
+from kgkit.graph.store import KnowledgeGraph
+from kgkit.views.triples import open_triples
+
+FACTS = {
+    ("C0032227", "isa", "C0013687"),
+    ("C0417093", "isa", "C0000921"),
+    ("C0032227", "has_finding_site", "C0032225"),
+    ("C0032285", "has_finding_site", "C0024109"),
+    ("C1261075", "part_of", "C0024109"),
+    ("C0024109", "adjacent_to", "C0032225"),
+    ("C0032227", "due_to", "C0018802"),
+    ("C0032285", "disease_may_have_finding", "C0521530"),
+    ("C0521530", "associated_with", "C0032285"),
+}
+
+
+def view(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(KnowledgeGraph(folder).views / f"{name}.parquet")
+
+
+def concept(folder: Path, cui: str) -> dict[str, object]:
+    (row,) = view(folder, "concepts").filter(pl.col("concept") == f"umls:{cui}").to_dicts()
+    return row
+
+
+def test_triples_are_the_facts_once_each_and_without_those_that_deny(tiny_kg_dir: Path) -> None:
+    triples = open_triples(KnowledgeGraph(tiny_kg_dir).views)
+    found = [(triples.concepts[h][5:], triples.relations[r], triples.concepts[t][5:]) for h, r, t in triples.triples]
+    # associated_with is symmetric: the smaller id is the head, whichever way the file had it
+    assert {("C0032285", "associated_with", "C0521530") if fact[1] == "associated_with" else fact
+            for fact in FACTS} == set(found)  # fmt: skip
+    assert len(found) == len(FACTS)
+    graph = KnowledgeGraph(tiny_kg_dir)
+    assert graph.query("ASK { umls:C0521530 rela:disease_excludes_finding umls:C0032227 }") or graph.query(
+        "ASK { umls:C0032227 rela:disease_excludes_finding umls:C0521530 }"
+    )
+    assert "disease_excludes_finding" not in triples.relations
+
+
+def test_ids_are_positions_in_sorted_vocabularies(tiny_kg_dir: Path) -> None:
+    triples = open_triples(KnowledgeGraph(tiny_kg_dir).views)
+    assert list(triples.concepts) == sorted(set(triples.concepts))
+    assert list(triples.relations) == sorted(set(triples.relations))
+    assert triples.triples.dtype == np.int64
+    assert triples.triples.shape == (len(FACTS), 3)
+    assert np.array_equal(np.unique(triples.triples, axis=0), triples.triples)
+    assert (triples.num_concepts, triples.num_relations) == (len(triples.concepts), len(triples.relations))
+    assert triples.triples.max(axis=0).tolist() < [triples.num_concepts, triples.num_relations, triples.num_concepts]
+
+
+def test_a_row_of_concepts_gathers_what_all_vocabularies_say(tiny_kg_dir: Path) -> None:
+    assert concept(tiny_kg_dir, "C0032227") == {
+        "concept": "umls:C0032227",
+        "name": "Pleural Effusion",
+        "semantic_types": ["T046", "T047"],
+        "definition": 'Fluid in the "pleural" space\\cavity.',
+        "codes": ["HP:0002202", "bioportal:TST/T2"],
+        "parents": ["umls:C0013687"],
+        "is_placeholder": False,
+    }
+    minted = concept(tiny_kg_dir, "C9000001")
+    assert minted["is_placeholder"] is True
+    assert (minted["codes"], minted["parents"], minted["semantic_types"], minted["definition"]) == ([], [], [], None)
+
+
+def test_concepts_have_the_columns_that_an_encoder_reads(tiny_kg_dir: Path) -> None:
+    frame = view(tiny_kg_dir, "concepts")
+    assert set(CONCEPT_COLUMNS) <= set(frame.columns)
+    assert frame["concept"].to_list() == sorted(set(frame["concept"]))
+    assert frame["name"].null_count() == 0
+
+
+def test_every_name_stands_once_per_source_and_one_is_preferred(tiny_kg_dir: Path) -> None:
+    names = view(tiny_kg_dir, "names")
+    assert not names.select("concept", "name", "language", "source").is_duplicated().any()
+    preferred = names.filter("is_preferred").select("concept", "name").unique()
+    assert preferred["concept"].is_unique().all()
+    assert dict(preferred.rows()) == dict(view(tiny_kg_dir, "concepts").select("concept", "name").rows())
+    rows = names.filter(pl.col("concept") == "umls:C0018802").select("name", "source", "is_abbreviation", "is_preferred")
+    assert rows.rows() == [("CHF", "TST", True, False), ("Congestive heart failure", "TST", False, True)]
+
+
+def test_a_concept_without_a_name_in_english_is_called_in_another_language(tmp_path: Path) -> None:
+    from kgkit.graph.store import ingest
+    from kgkit.sources.base import IngestLog
+    from kgkit.sources.umls import read_umls
+
+    rrf = Rrf().atom("C0000001", "pulmón", values={"LAT": "SPA"}).atom("C0000002", "zzz").atom(
+        "C0000002", "aaa", values={"LAT": "SPA"}
+    )
+    log = IngestLog()
+    ingest(tmp_path / "kg", read_umls(rrf.write(tmp_path / "META"), log, languages=("ENG", "SPA")), log)
+    assert dict(view(tmp_path / "kg", "concepts").select("concept", "name").rows()) == {
+        "umls:C0000001": "pulmón",
+        "umls:C0000002": "zzz",
+    }
+
+
+def test_a_graph_without_relations_has_an_empty_view_of_triples(tmp_path: Path) -> None:
+    ingest_umls(Rrf().atom("C0000001", "a").write(tmp_path / "META"), tmp_path / "kg")
+    triples = open_triples(KnowledgeGraph(tmp_path / "kg").views)
+    assert triples.triples.shape == (0, 3)
+    assert (triples.concepts, triples.relations) == (("umls:C0000001",), ())
+
+
+def test_missing_views_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"views: the views are missing; ingest any source again to rebuild them"):
+        open_triples(tmp_path / "views")

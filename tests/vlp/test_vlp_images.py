@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from kgkit.interface import InputError
+from vlp.images import ResizePad, find_images, load_image
+
+sides = st.integers(1, 3000)
+points = st.floats(-10, 4000, allow_nan=False)
+
+
+@given(sides, sides, st.integers(32, 512), points, points)
+def test_to_original_undoes_to_input(height: int, width: int, size: int, x: float, y: float) -> None:
+    geometry = ResizePad((height, width), size)
+    back = geometry.to_original(geometry.to_input([x, y]))
+    assert np.allclose(back, [x, y], atol=1e-6)
+
+
+@given(sides, sides, st.integers(32, 512))
+def test_the_film_lies_inside_the_square_and_keeps_its_shape(height: int, width: int, size: int) -> None:
+    geometry = ResizePad((height, width), size)
+    low, high = geometry.to_input([[0, 0], [width, height]])
+    assert (low >= 0).all()
+    assert (high <= size + 1e-9).all()
+    assert max(high - low) == pytest.approx(size)
+    longer, shorter = max(height, width), min(height, width)
+    assert min(high - low) == pytest.approx(max(1, size * shorter / longer), abs=0.51)
+
+
+def test_a_bright_spot_lands_where_the_geometry_says() -> None:
+    film = np.zeros((300, 150), dtype=np.float32)
+    film[200:230, 90:110] = 1
+    geometry = ResizePad((300, 150), 96)
+    square = geometry.apply(film)
+    x, y = geometry.to_input([100, 215])
+    centre = np.argwhere(square > 0.5).mean(axis=0) + 0.5
+    assert centre == pytest.approx([y, x], abs=0.6)
+    assert square[:, : geometry.offset[1]].max() == 0
+
+
+def test_eight_bit_grey_and_rgb_agree(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([values] * 3, axis=-1)).save(tmp_path / "rgb.png")
+    assert np.allclose(load_image(tmp_path / "grey.png"), values / 255)
+    assert np.allclose(load_image(tmp_path / "rgb.png"), values / 255)
+
+
+def test_sixteen_bits_are_scaled_by_their_own_range(tmp_path: Path) -> None:
+    values = np.linspace(1000, 5000, 64).round().astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    film = load_image(tmp_path / "deep.png")
+    assert film.dtype == np.float32
+    assert np.allclose(film, (values - 1000.0) / 4000, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_a_blank_film_is_finite(tmp_path: Path, value: int) -> None:
+    Image.fromarray(np.full((9, 7), value, np.uint8)).save(tmp_path / "blank.png")
+    Image.fromarray(np.full((9, 7), value, np.uint16)).save(tmp_path / "deep.png")
+    assert np.isfinite(load_image(tmp_path / "blank.png")).all()
+    assert (load_image(tmp_path / "deep.png") == 0).all()
+
+
+def write_dicom(path: Path, values: np.ndarray, photometric: str = "MONOCHROME2", **tags: object) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, photometric
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = values.astype("<u2").tobytes()
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+
+
+def test_monochrome1_is_the_negative_of_monochrome2(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, size=(12, 10))
+    write_dicom(tmp_path / "a.dcm", values)
+    write_dicom(tmp_path / "b.dcm", values, "MONOCHROME1")
+    assert np.allclose(load_image(tmp_path / "a.dcm"), 1 - load_image(tmp_path / "b.dcm"), atol=1e-6)
+
+
+def test_window_and_rescale_follow_the_standard(tmp_path: Path) -> None:
+    values = np.arange(0, 4096, 64).reshape(8, 8)
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -100, "WindowCenter": 2000, "WindowWidth": 1000}
+    write_dicom(tmp_path / "w.dcm", values, **tags)
+    rescaled = values * 2.0 - 100
+    # DICOM PS3.3 C.11.2.1.2.1, linear: y = (x - (c - 0.5)) / (w - 1) + 0.5, clipped to 0..1
+    expected = np.clip((rescaled - 1999.5) / 999 + 0.5, 0, 1)
+    assert np.allclose(load_image(tmp_path / "w.dcm"), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.png", b"", "empty file"),
+        ("a.png", b"this is not an image", "not an image; expected JPEG"),
+        ("a.dcm", b"", "empty file"),
+        ("a.dcm", b"\0" * 128 + b"DICM" + b"rubbish", "not a readable DICOM"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        load_image(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_truncated_jpeg_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, size=(64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:700])
+    with pytest.raises(InputError, match="damaged image"):
+        load_image(tmp_path / "cut.jpg")
+
+
+def test_folders_are_searched_and_missing_paths_named(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "deep" / "er" / "x.PNG")
+    (tmp_path / "deep" / "notes.txt").write_text("no film")
+    assert find_images([tmp_path]) == [tmp_path / "deep" / "er" / "x.PNG"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no image in this folder"):
+        find_images([tmp_path / "empty"])
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_images([tmp_path / "gone"])

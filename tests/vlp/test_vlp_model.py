@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vlp.config import ModelConfig
+from vlp.model import QueryNetwork, sincos_positions
+
+CONFIG = ModelConfig(width=16, heads=2, layers=2, feedforward=16, dropout=0.3, patch_dropout=0.3, joint_dim=8)
+
+
+def network_of(config: ModelConfig) -> QueryNetwork:
+    torch.manual_seed(0)
+    return QueryNetwork(feature_dim=6, query_dim=10, config=config).eval()
+
+
+@pytest.fixture
+def films() -> torch.Tensor:
+    return torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def queries() -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(7, 10, generator=torch.Generator().manual_seed(2)), dim=1)
+
+
+def test_a_score_does_not_depend_on_what_else_was_asked(films: torch.Tensor, queries: torch.Tensor) -> None:
+    network = network_of(CONFIG)
+    together = network(films, queries)
+    for position in range(len(queries)):
+        alone = network(films, queries[position : position + 1])
+        assert torch.allclose(alone.logits[:, 0], together.logits[:, position], atol=1e-5)
+        assert torch.allclose(alone.contributions[:, 0], together.contributions[:, position], atol=1e-5)
+
+
+def test_with_query_self_attention_it_does(films: torch.Tensor, queries: torch.Tensor) -> None:
+    network = network_of(replace(CONFIG, query_self_attention=True))
+    alone, together = network(films, queries[:1]).logits[:, 0], network(films, queries).logits[:, 0]
+    assert (alone - together).abs().max() > 1e-3
+
+
+def test_a_score_does_not_depend_on_the_batch(films: torch.Tensor, queries: torch.Tensor) -> None:
+    network = network_of(CONFIG)
+    together = network(films, queries).logits
+    assert torch.allclose(network(films[1:2], queries).logits, together[1:2], atol=1e-5)
+
+
+def test_the_logit_is_the_sum_of_its_parts(films: torch.Tensor, queries: torch.Tensor) -> None:
+    """Take the readout apart: without its contributions a logit is a number that the last look at the film gave."""
+    network = network_of(CONFIG)
+    whole = network(films, queries)
+    assert whole.contributions.shape == (3, 7, 4, 5)
+    assert torch.allclose(whole.attention.sum((2, 3)), torch.ones(3, 7), atol=1e-5)
+    with torch.no_grad():
+        network.readout.what_query.weight.zero_()
+        network.readout.what_query.bias.zero_()
+    silent = network(films, queries)
+    assert (silent.contributions == 0).all()
+    assert torch.allclose(whole.logits, silent.logits + whole.contributions.sum((2, 3)), atol=1e-5)
+
+
+def test_positions_matter_only_when_switched_on(films: torch.Tensor, queries: torch.Tensor) -> None:
+    mirrored = films.flip(2)
+    blind = network_of(replace(CONFIG, position_encoding=False))
+    assert torch.allclose(blind(films, queries).logits, blind(mirrored, queries).logits, atol=1e-5)
+    seeing = network_of(CONFIG)
+    assert (seeing(films, queries).logits - seeing(mirrored, queries).logits).abs().max() > 1e-4
+
+
+def test_positions_are_all_different() -> None:
+    positions = sincos_positions(9, 7, 16)[0]
+    assert positions.shape == (63, 16)
+    distances = torch.cdist(positions, positions) + torch.eye(63) * 9
+    assert distances.min() > 0.1
+
+
+def test_standardisation_makes_channels_comparable(films: torch.Tensor) -> None:
+    network = network_of(CONFIG)
+    network.fit_standardisation(films * torch.tensor([1.0, 10, 100, 0, 5, 7]) + 3)
+    assert torch.allclose(network.feature_mean[3], torch.tensor(3.0))
+    assert network.feature_std[3] == pytest.approx(1e-3)
+    assert torch.allclose(network.feature_std[2] / network.feature_std[0], torch.tensor(100.0), rtol=0.2)

@@ -1,0 +1,307 @@
+"""Evaluate, predict, ground: what a trained model is used for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from tiny_vlp import CARDIOMEGALY, FILM_SIDE, MASS
+
+from kgkit.interface import InputError
+from vlp.artifact import load_model
+from vlp.config import TrainConfig, VlpRecipe
+from vlp.data.prepare import PrepareConfig, prepare
+from vlp.evaluation import EvaluateConfig, StudyScores, evaluate, measure
+from vlp.grounding import GroundConfig, ground, ground_film, heatmap_in_pixels, hottest_box
+from vlp.images import ResizePad, load_image
+from vlp.predict import PredictConfig, predict
+from vlp.queries import resolve_queries
+from vlp.training import train
+
+
+@pytest.fixture
+def film(tiny_openi_dir: Path) -> Path:
+    return min((tiny_openi_dir / "images").iterdir())
+
+
+# --- evaluate -----------------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_are_those_of_scikit_learn_on_the_predictions_written(
+    tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
+    assert json.loads((tmp_path / "OUT" / "metrics.json").read_text()) == metrics
+    table = pl.read_csv(tmp_path / "OUT" / "predictions.csv")
+    for name in ("Cardiomegaly", "Effusion"):
+        row = metrics["per_finding"][name]
+        expected = roc_auc_score(table[f"label:{name}"], table[f"probability:{name}"])
+        assert row["auroc"] == pytest.approx(expected)
+        assert row["low"] <= row["auroc"] <= row["high"]
+        assert row["positives"] == table[f"label:{name}"].sum()
+        assert row["seen_in_training"]
+    assert metrics["per_finding"]["Cardiomegaly"]["concept"] == CARDIOMEGALY
+
+
+def test_no_positives_is_undefined_and_said_so(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> None:
+    metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
+    hernia = metrics["per_finding"]["Hernia"]
+    assert hernia["auroc"] is None
+    assert hernia["low"] is None
+    assert not hernia["seen_in_training"]
+    assert "Hernia" not in metrics["macro_auroc"]["findings"]
+    assert "no finding has 20 positive studies" in metrics["macro_auroc"]["rule"]
+    assert "normal" not in metrics["per_finding"]
+    assert metrics["normal"]["concept"] == "finding:normal"
+
+
+def test_the_macro_mean_is_over_frequent_findings_only() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.stack([np.arange(100) < count for count in (40, 20, 19)], axis=1).astype(float)
+    scores = generator.uniform(size=(100, 3))
+    patients = [str(number) for number in range(100)]
+    found = measure(["a", "b", "c"], labels, StudyScores(patients, patients, scores, [], 0), seed=0)
+    assert found["macro_auroc"]["findings"] == ["a", "b"]
+    expected = np.mean([found["per_finding"][name]["auroc"] for name in ("a", "b")])
+    assert found["macro_auroc"]["value"] == pytest.approx(expected)
+    assert found["macro_auroc"]["low"] < expected < found["macro_auroc"]["high"]
+    assert found["normal"] is None
+
+
+def test_unknown_labels_are_left_out_not_called_negative() -> None:
+    labels = np.array([[1.0], [0.0], [np.nan], [0.0]])
+    patients = list("abcd")
+    scores = np.array([[0.6], [0.5], [0.9], [0.1]])
+    row = measure(["x"], labels, StudyScores(patients, patients, scores, [], 0), seed=0)["per_finding"]["x"]
+    assert (row["n"], row["auroc"]) == (3, 1.0)
+
+
+def test_an_evaluation_repeats_itself_and_counts_lost_films(
+    tiny_model_dir: Path, openi_copy: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
+    config = EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "test", tmp_path / "A")
+    first = evaluate(config)
+    assert first["per_finding"] == evaluate(replace(config, out_dir=tmp_path / "B"))["per_finding"]
+    lost = openi_copy / "images" / "135_IM-0001-1001.dcm.png"
+    lost.write_bytes(b"rubbish")
+    later = evaluate(replace(config, out_dir=tmp_path / "C"))
+    assert later["studies"] == first["studies"] - 1
+    assert later["studies_without_film"] == 1
+    assert "not an image" in later["unreadable_films"][0]["reason"]
+
+
+def test_the_page_is_well_formed_and_needs_no_network(
+    tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
+    page = (tmp_path / "OUT" / "report.html").read_text()
+    opened: list[str] = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert not any(name in ("src", "href") for name, _ in attrs)
+            if tag != "meta":
+                opened.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None: ...
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Checker().feed(page)
+    assert opened == []
+    assert "http" not in page
+    assert "undefined" in page
+    assert "Cardiomegaly" in page
+
+
+def test_wrong_splits_and_data_without_labels_are_named(
+    tiny_model_dir: Path, tiny_data_dir: Path, openi_copy: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no split 'tset'; did you mean 'test'"):
+        evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "tset", tmp_path / "OUT"))
+    (openi_copy / "labels14.csv").write_text("uid,Nonsense\n100,1\n")
+    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
+    with pytest.raises(InputError, match="no label to evaluate on: label columns are Nonsense; known: "):
+        evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "val", tmp_path / "OUT"))
+    shutil.rmtree(openi_copy)
+    with pytest.raises(InputError, match="which is gone: prepare again"):
+        evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "val", tmp_path / "OUT"))
+    assert not (tmp_path / "OUT").exists()
+
+
+# --- queries and predict ------------------------------------------------------------------------------------------
+
+
+def test_a_query_goes_by_id_name_or_phrase(tiny_model_dir: Path) -> None:
+    model = load_model(tiny_model_dir)
+    found = resolve_queries(model, [CARDIOMEGALY, "Cardiomegaly", "enlarged heart", "finding:cardiomegaly"])
+    assert {query.concept for query in found.queries} == {CARDIOMEGALY}
+    assert all(query.is_seen for query in found.queries)
+    assert all(torch.equal(row, found.vectors[0]) for row in found.vectors)
+
+
+def test_an_unseen_concept_and_free_text_come_from_the_encoder(tiny_model_dir: Path) -> None:
+    found = resolve_queries(load_model(tiny_model_dir), [MASS, "HP:0033821", "fluid around the lung"])
+    mass, by_code, text = found.queries
+    assert (mass.concept, mass.is_seen, mass.is_text_encoded) == (MASS, False, False)
+    assert by_code.concept == MASS
+    assert torch.equal(found.vectors[0], found.vectors[1])
+    assert (text.concept, text.is_text_encoded, text.is_seen) == (None, True, False)
+    assert float(found.vectors[2].norm()) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_encoder_with_other_vectors_is_refused(tiny_model_dir: Path, other_encoder_dir: Path) -> None:
+    model = load_model(tiny_model_dir)
+    with pytest.raises(InputError, match="encoder digest digest-1, but the model was trained with digest-0"):
+        resolve_queries(model, ["fluid around the lung"], other_encoder_dir)
+    assert resolve_queries(model, ["Cardiomegaly"], other_encoder_dir).queries[0].is_seen  # needs no encoder
+    model.manifest["encoder_path"] = "/gone"
+    with pytest.raises(InputError, match="no longer at /gone: give it with --kg-encoder"):
+        resolve_queries(model, ["fluid around the lung"])
+    with pytest.raises(InputError, match="empty query"):
+        resolve_queries(model, [" "])
+
+
+def test_predictions_are_the_same_alone_and_among_others(
+    tiny_model_dir: Path, tiny_openi_dir: Path, film: Path
+) -> None:
+    alone = predict(PredictConfig(tiny_model_dir, (film,), ("cardiomegaly",)))
+    among = predict(PredictConfig(tiny_model_dir, (tiny_openi_dir / "images",)))
+    same = [p for p in among.found if p.image == str(film) and p.concept == CARDIOMEGALY]
+    assert same[0].probability == pytest.approx(alone.found[0].probability, abs=1e-5)
+    assert all(0 <= p.probability <= 1 for p in among.found)
+    assert len(among.found) == 48 * len(load_model(tiny_model_dir).queries)
+
+
+def test_a_corrupt_film_is_reported_and_the_rest_go_on(tiny_model_dir: Path, film: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"rubbish")
+    out = tmp_path / "out.csv"
+    found = predict(PredictConfig(tiny_model_dir, (film, tmp_path / "bad.png", film), ("cardiomegaly",), out_path=out))
+    assert len(found.found) == 2
+    assert found.failed == ((str(tmp_path / "bad.png"), "not an image; expected JPEG, PNG, TIFF or DICOM"),)
+    with out.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["error"] != "" for row in rows] == [False, False, True]
+    assert float(rows[0]["probability"]) == pytest.approx(found.found[0].probability)
+    predict(PredictConfig(tiny_model_dir, (film,), ("cardiomegaly",), out_path=tmp_path / "out.json"))
+    assert json.loads((tmp_path / "out.json").read_text())[0]["concept"] == CARDIOMEGALY
+
+
+def test_hopeless_input_is_refused_by_name(
+    tiny_model_dir: Path, tiny_data_dir: Path, film: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match=r"bad\.png: not an image"):
+        predict(PredictConfig(tiny_model_dir, (tmp_path / "bad.png",)))
+    with pytest.raises(InputError, match="no such file or folder"):
+        predict(PredictConfig(tiny_model_dir, (tmp_path / "gone.png",)))
+    with pytest.raises(InputError, match="this is a prepared data, expected a trained model"):
+        predict(PredictConfig(tiny_data_dir, (film,)))
+    with pytest.raises(InputError, match=r"cannot write '\.xls'"):
+        predict(PredictConfig(tiny_model_dir, (film,), out_path=tmp_path / "out.xls"))
+
+
+def test_a_blank_film_has_finite_answers(tiny_model_dir: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "blank.png")
+    found = predict(PredictConfig(tiny_model_dir, (tmp_path / "blank.png",)))
+    assert all(math.isfinite(p.probability) for p in found.found)
+
+
+# --- ground -------------------------------------------------------------------------------------------------------
+
+
+def test_the_overlay_has_the_size_of_the_film(tiny_model_dir: Path, tmp_path: Path) -> None:
+    film = np.random.default_rng(0).integers(0, 255, (50, 90), dtype=np.uint8)
+    Image.fromarray(film).save(tmp_path / "film.png")
+    found = ground(GroundConfig(tiny_model_dir, tmp_path / "film.png", "cardiomegaly", tmp_path / "out" / "o.png"))
+    assert found.heatmap.shape == (50, 90)
+    assert found.heatmap.dtype == np.float32
+    assert 0 <= found.score <= 1
+    with Image.open(tmp_path / "out" / "o.png") as picture:
+        assert (picture.size, picture.mode) == ((90, 50), "RGB")
+
+
+def test_one_hot_patch_lands_on_its_place_in_the_film() -> None:
+    """A film twice as wide as high fills the middle rows of the square; patch (3, 1) of 8 lies at x 1/8 to 2/8, y 1/4 to 1/2."""
+    contributions = np.full((8, 8), -1.0, dtype=np.float32)
+    contributions[3, 1] = 2.0
+    heat = heatmap_in_pixels(contributions, ResizePad((100, 200), 64))
+    y, x = np.unravel_index(int(heat.argmax()), heat.shape)
+    assert heat.max() == 1
+    assert (x, y) == (pytest.approx(37, abs=2), pytest.approx(37, abs=2))
+    x0, y0, x1, y1 = hottest_box(heat)
+    assert x0 <= x < x1
+    assert y0 <= y < y1
+    assert (x1 - x0) * (y1 - y0) < 0.1 * heat.size
+
+
+def test_nothing_for_the_query_gives_an_empty_map() -> None:
+    heat = heatmap_in_pixels(np.full((4, 4), -0.5, dtype=np.float32), ResizePad((30, 20), 64))
+    assert (heat == 0).all()
+    assert hottest_box(heat) is None
+
+
+def test_the_heat_map_finds_the_drawn_square(tiny_encoder_dir: Path, tiny_tower_dir: Path, tmp_path: Path) -> None:
+    """The law of grounding: trained on reports alone, the map's peak lies inside the square that the concept names."""
+    source = tmp_path / "SRC"
+    squares = draw_films(source, studies=240)
+    prepare(PrepareConfig("openi", source, tiny_encoder_dir, tmp_path / "DATA"))
+    recipe = square_recipe(tiny_tower_dir)
+    train(TrainConfig(tmp_path / "DATA", tiny_encoder_dir, tmp_path / "MODEL", recipe))
+    model = load_model(tmp_path / "MODEL")
+    resolved = resolve_queries(model, [CARDIOMEGALY])
+    hits = []
+    for name, (x0, y0, side) in squares.items():
+        found = ground_film(model, load_image(source / "images" / name), resolved)[0]
+        y, x = np.unravel_index(int(np.nanargmax(found.heatmap)), found.heatmap.shape)
+        hits.append(x0 <= x < x0 + side and y0 <= y < y0 + side)
+    assert len(hits) >= 30
+    assert np.mean(hits) >= 0.95
+
+
+def square_recipe(tower: Path) -> VlpRecipe:
+    recipe = VlpRecipe()
+    return replace(
+        recipe,
+        tower=replace(recipe.tower, name=str(tower), input_size=2 * FILM_SIDE, views=1, precision="fp32"),
+        model=replace(recipe.model, width=32, layers=1, feedforward=32, joint_dim=8),
+        targets=replace(recipe.targets, min_count=5),
+        optimizer=replace(recipe.optimizer, epochs=12, batch_size=16, learning_rate=3e-3, patience=0),
+    )
+
+
+def draw_films(folder: Path, studies: int) -> dict[str, tuple[int, int, int]]:
+    """Noise films; half hold a bright square that the report calls cardiomegaly. Returns those of the test split."""
+    generator = np.random.default_rng(7)
+    (folder / "images").mkdir(parents=True)
+    reports, projections, splits = ["uid,findings,impression"], ["uid,filename,projection"], ["uid,split"]
+    squares = {}
+    width, height, side = 2 * FILM_SIDE, 2 * FILM_SIDE - 24, 34
+    for number in range(studies):
+        name, split = f"{number}.png", "train" if number < 0.7 * studies else "test"
+        film = generator.uniform(0, 120, size=(height, width))
+        if number % 2:
+            x0, y0 = (int(generator.integers(0, limit - side)) for limit in (width, height))
+            film[y0 : y0 + side, x0 : x0 + side] += 130
+            if split == "test":
+                squares[name] = (x0, y0, side)
+        Image.fromarray(film.astype(np.uint8)).save(folder / "images" / name)
+        reports.append(f"{number},{'There is' if number % 2 else 'No'} cardiomegaly.,")
+        projections.append(f"{number},{name},Frontal")
+        splits.append(f"{number},{split}")
+    for file, lines in (("reports", reports), ("projections", projections), ("splits", splits)):
+        (folder / f"{file}.csv").write_text("\n".join(lines) + "\n")
+    return squares
