@@ -372,6 +372,7 @@ def _run(app: typer.Typer, name: str) -> None:
     # Threads that spin while they wait make a run many times slower when another process wants the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not debug:
         import warnings
 

@@ -32,8 +32,8 @@ EXACT_BELOW = 50_000
 KINDS = MappingProxyType({"flat": "Flat", "hnsw": "HNSW32", "ivfsq8": "IVF{lists},SQ8", "ivfpq": "IVF{lists},PQ48"})
 """Index kinds and their FAISS factory strings."""
 
-_PQ_PARTS, _PQ_CENTROIDS = 48, 256
-"""What FAISS's PQ48 asks of the vectors: their length in equal parts, and one vector per centroid."""
+_PQ_PARTS, _PQ_LEAST = 48, 39 * 256
+"""What FAISS's PQ48 asks of the vectors: a length in equal parts, and 39 training rows per centroid."""
 
 _WANTED_RECALL = 0.95
 _NUM_PROBES = 256
@@ -74,8 +74,8 @@ def build_index(folder: Path, kind: str = "auto") -> IndexSummary:
     vectors = np.concatenate([encoder.vectors, encoder.name_vectors])
     if kind == "auto":
         kind = "flat" if len(vectors) < EXACT_BELOW else "ivfsq8"
-    if kind == "ivfpq" and (encoder.dim % _PQ_PARTS or len(vectors) < _PQ_CENTROIDS):
-        raise InputError(f"index kind 'ivfpq' needs {_PQ_CENTROIDS} or more vectors of a length divisible by {_PQ_PARTS}; "
+    if kind == "ivfpq" and (encoder.dim % _PQ_PARTS or len(vectors) < _PQ_LEAST):
+        raise InputError(f"index kind 'ivfpq' needs {_PQ_LEAST} or more vectors of a length divisible by {_PQ_PARTS}; "
                          f"this encoder has {len(vectors)} of length {encoder.dim}", folder)  # fmt: skip
     lists = max(1, min(int(4 * len(vectors) ** 0.5), len(vectors) // 39))  # FAISS wants 39 training rows per list
     index = faiss.index_factory(encoder.dim, KINDS[kind].format(lists=lists), faiss.METRIC_INNER_PRODUCT)
@@ -111,8 +111,7 @@ class ConceptIndex:
         Raises:
             InputError: if k is below 1 or no concept has the semantic type.
         """
-        if k < 1:
-            raise InputError(f"k is {k}, expected 1 or more")
+        _require_positive(k)
         vectors = np.ascontiguousarray(vectors)
         if semantic_type is not None:
             members = self._members(semantic_type)
@@ -131,7 +130,13 @@ class ConceptIndex:
         return self.search(self.encoder.embed_text(texts), k, semantic_type)
 
     def neighbours(self, concept: str, k: int, semantic_type: str | None = None) -> list[SearchHit]:
-        """The nearest other concepts of a concept."""
+        """The nearest other concepts of a concept.
+
+        Raises:
+            UnknownConceptError: if the concept is not here.
+            InputError: as `search`.
+        """
+        _require_positive(k)
         hits = self.search(self.encoder.embed_concepts([concept]), k + 1, semantic_type)[0]
         others = [hit for hit in hits if hit.concept != concept][:k]
         return [replace(hit, rank=rank) for rank, hit in enumerate(others, 1)]
@@ -180,6 +185,11 @@ class ConceptIndex:
             SearchHit(concept, self.encoder.name(concept), self.encoder.semantic_types(concept), -negative, rank)
             for rank, (negative, concept) in enumerate(found, 1)
         ]
+
+
+def _require_positive(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k is {k}, expected 1 or more")
 
 
 def _owners(encoder: ConceptEncoder) -> tuple[IntArray, IntArray]:

@@ -7,15 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from graphs import RADGRAPH, THORAX, ingest_radgraph, ingest_umls
 from hypothesis import HealthCheck, settings
 from rrf import tiny_rrf
 
-from kgkit.graph.store import IngestSummary, ingest
-from kgkit.sources.base import IngestLog
-from kgkit.sources.radgraph import read_radgraph
-from kgkit.sources.umls import read_umls
-
-ROOT = Path(__file__).parent.parent
 # Threads that spin while they wait make a run many times slower on a shared machine; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,18 +23,9 @@ settings.load_profile("kgkit")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Libraries that keep a folder in the user's home get one here."""
-    if config.cache is not None:
-        os.environ["PYSTOW_HOME"] = str(config.cache.mkdir("pystow"))
-
-
-def ingest_umls(folder: Path, out: Path, release: str | None = None) -> IngestSummary:
-    log = IngestLog()
-    return ingest(out, read_umls(folder, log, release), log)
-
-
-def ingest_radgraph(path: Path, out: Path, corpus: str | None = None) -> IngestSummary:
-    log = IngestLog()
-    return ingest(out, read_radgraph(path, log, corpus), log)
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        os.environ["PYSTOW_HOME"] = str(cache.mkdir("pystow"))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +39,7 @@ def tiny_kg_dir(tiny_rrf_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The graph of `tiny_rrf_dir` and of the bundled RadGraph examples; not to be changed."""
     folder = tmp_path_factory.mktemp("tiny") / "kg"
     ingest_umls(tiny_rrf_dir, folder)
-    ingest_radgraph(ROOT / "examples" / "radgraph", folder)
+    ingest_radgraph(RADGRAPH, folder)
     return folder
 
 
@@ -61,7 +47,7 @@ def tiny_kg_dir(tiny_rrf_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def thorax_kg_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of the bundled thorax ontologies; not to be changed."""
     folder = tmp_path_factory.mktemp("thorax") / "kg"
-    ingest_umls(ROOT / "ontologies" / "thorax", folder)
+    ingest_umls(THORAX, folder)
     return folder
 
 

@@ -76,7 +76,7 @@ def tiny_rrf() -> Rrf:
     rrf.atom("C0024109", "Lung", code='a"b\\c[d]?e#f').atom("C0032285", "Pneumonia").atom("C0521530", "Consolidation")
     rrf.atom("C1261075", "Upper lobe").atom("C0018802", "Congestive heart failure").atom("C0018802", "CHF", tty="AB")
     rrf.atom("C0000921", "Accidental Falls").atom("C0417093", "Fall from viaduct")
-    rrf.atom("C9000001", 'A "minted" one \\ with a back slash', code="NOCODE").atom("C0040132", "Thyroïde ✓ 𝔘")
+    rrf.atom("C9000001", 'A "minted" one \\ with a back slash', code="NOCODE").atom("C0040132", "Thyroïde ✓ 🫁")
     rrf.semantic_type("C0032227", "T047").semantic_type("C0032227", "T046").semantic_type("C0032225", "T023")
     rrf.semantic_type("C0024109", "T023").semantic_type("C0032285", "T047").semantic_type("C0018802", "T047")
     rrf.definition("C0032227", 'Fluid in the "pleural" space\\cavity.').definition("C0032285", "Infection of the lung.")

@@ -25,7 +25,7 @@ from vlp.config import VlpRecipe
 from vlp.features import patch_features
 from vlp.knowledge import AskedConcept
 from vlp.model import QueryNetwork, QueryOutput
-from vlp.towers import ImageTower, TowerSpec, build_tower
+from vlp.towers import ImageTower, PatchGeometry, TowerSpec, build_tower
 
 QUERY_COLUMNS = {
     "concept": pl.String, "name": pl.String, "text": pl.String, "is_text_encoded": pl.Boolean, "count":
@@ -42,6 +42,7 @@ class VlpModel:
         manifest: Its manifest.
         recipe: The recipe it was trained with.
         tower: Image tower.
+        patches: Where the patches lie in the square.
         network: Query network, in evaluation mode.
         queries: What it was trained to answer.
         query_vectors: float32 [Q, E], row of each query.
@@ -51,6 +52,7 @@ class VlpModel:
     manifest: dict[str, Any]
     recipe: VlpRecipe
     tower: ImageTower
+    patches: PatchGeometry
     network: QueryNetwork
     queries: tuple[AskedConcept, ...]
     query_vectors: Tensor
@@ -90,7 +92,8 @@ def load_model(folder: Path) -> VlpModel:
     try:
         recipe = TypeAdapter(VlpRecipe).validate_python(manifest["recipe"])
         spec = TypeAdapter(TowerSpec).validate_python(manifest["tower"])
-        network = QueryNetwork(manifest["feature_dim"], manifest["query_dim"], recipe.model)
+        patches = TypeAdapter(PatchGeometry).validate_python(manifest["patches"])
+        network = QueryNetwork(patches.dim, manifest["query_dim"], recipe.model)
     except (KeyError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -111,7 +114,7 @@ def load_model(folder: Path) -> VlpModel:
             f"does not hold one vector for each of the {len(queries)} queries",
             folder / "query_vectors.safetensors",
         )
-    return VlpModel(folder, manifest, recipe, tower, network.eval(), queries, vectors)
+    return VlpModel(folder, manifest, recipe, tower, patches, network.eval(), queries, vectors)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

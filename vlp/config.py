@@ -86,12 +86,14 @@ class LossConfig:
         unmentioned_weight: Weight of an unmentioned concept as a negative, 0 (masked) to 1 (as good as
             denied).
         positive_weight: Weight of a present concept relative to an absent one.
+        local_weight: Weight of the query loss of the local reader alone, which makes its map mean something.
         contrast_weight: Weight of the film-report contrast beside the query loss; 0 turns it off.
         contrast_scale: Logit scale of the contrast.
     """
 
     unmentioned_weight: Fraction = 0.5
     positive_weight: Positive = 1.0
+    local_weight: Annotated[float, Field(ge=0)] = 0.5
     contrast_weight: Annotated[float, Field(ge=0)] = 0.2
     contrast_scale: Positive = 10.0
 

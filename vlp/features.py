@@ -90,8 +90,8 @@ def cache_features(
     Raises:
         InputError: if a film cannot be read.
     """
-    rows, columns, dim = tower.output_shape(config.input_size)
-    kept = torch.empty((views, len(paths), rows, columns, dim), dtype=torch.float16)
+    grid = tower.geometry(config.input_size)
+    kept = torch.empty((views, len(paths), grid.rows, grid.columns, grid.dim), dtype=torch.float16)
     looks = fixed_views(views)
     with progress("look at films", views * len(paths), "images") as bar:
         for start in range(0, len(paths), config.batch_size):

@@ -1,8 +1,9 @@
 """`vlp ground`: where on a film a query finds its evidence.
 
-The logit of a query is a bias plus one contribution per patch (`vlp.model.EvidenceReadout`). The heat map is
-the part of those contributions that argues for the query, smoothed to the pixels of the original film. It is
-the score itself taken apart, with no gradient and no approximation in the readout.
+The local reader's logit is a bias plus one contribution per patch (`vlp.model.LocalReader`). The heat map is
+the part of those
+contributions that argues for the query, laid over the original film: half of the score taken apart, not a
+    picture made beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from vlp.types import Grounding
 
 FloatArray = npt.NDArray[np.float32]
 _BOX_LEVEL = 0.5
+_SMOOTHING_PATCHES = 1.0
+"""Standard deviation. Patches see beyond themselves and answer to edges first; on films with drawn squares
+this smoothing
+moved the peak from the rim into the square (EfficientNet-Lite0: from 50 hits in 100 to 78)."""
 _OPACITY = 0.55
 _COLOUR_MAP = "inferno"
 _BOX_COLOUR = (64, 224, 208)
@@ -70,29 +75,35 @@ def ground_film(model: VlpModel, film: FloatArray, resolved: ResolvedQueries) ->
     groundings = []
     evidence = output.contributions[0].float().numpy()
     for query, contributions, score in zip(resolved.queries, evidence, scores, strict=True):
-        heatmap = heatmap_in_pixels(contributions, geometry)
+        heatmap = heatmap_in_pixels(contributions, geometry, model.patches.first_centre)
         groundings.append(Grounding(query, heatmap, hottest_box(heatmap), score))
     return groundings
 
 
-def heatmap_in_pixels(contributions: FloatArray, geometry: ResizePad) -> FloatArray:
+def heatmap_in_pixels(contributions: FloatArray, geometry: ResizePad, first_centre: tuple[float, float]) -> FloatArray:
     """Contributions per patch, float [Hp, Wp], as a map over the original film.
 
-    What speaks against the query is cut to 0; the rest is interpolated between the centres of the patches and
-    divided by its largest value.
+    What speaks against the query is cut to 0; the rest is smoothed over neighbouring patches, interpolated
+    between their centres and divided by its largest value.
+
+    Args:
+        contributions: What each patch adds to the logit.
+        geometry: How the film lies in the square.
+        first_centre: (y, x) of the centre of patch (0, 0), input pixels.
 
     Returns:
         float32 [H, W], 0..1; all 0 where nothing speaks for the query.
     """
-    evidence = np.maximum(contributions, 0)
+    evidence = ndimage.gaussian_filter(np.maximum(contributions, 0), _SMOOTHING_PATCHES, mode="constant")
     height, width = geometry.original_size
     xs = geometry.to_input(np.stack([np.arange(width) + 0.5, np.zeros(width)], axis=1))[:, 0]
     ys = geometry.to_input(np.stack([np.zeros(height), np.arange(height) + 0.5], axis=1))[:, 1]
     rows, columns = evidence.shape
-    at_row, at_column = ys * rows / geometry.input_size - 0.5, xs * columns / geometry.input_size - 0.5
+    at_row = (ys - first_centre[0]) * rows / geometry.input_size
+    at_column = (xs - first_centre[1]) * columns / geometry.input_size
     at = np.meshgrid(at_row, at_column, indexing="ij")
     heat = ndimage.map_coordinates(evidence, at, order=1, mode="nearest").astype(np.float32)
-    # a film is padded, never cropped, so all of it was seen and nothing here is NaN
+    # A film is padded, never cropped, so all of it was seen and nothing here is NaN.
     peak = float(heat.max())
     return heat / np.float32(peak) if peak > 0 else np.zeros((height, width), dtype=np.float32)
 

@@ -42,6 +42,24 @@ class TowerSpec:
     weights_sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class PatchGeometry:
+    """The grid of patches over the square.
+
+    Attributes:
+        rows: Hp.
+        columns: Wp.
+        dim: D, channels of a patch.
+        first_centre: (y, x) of the centre of patch (0, 0) in input pixels, continuous; the next is one stride
+            on.
+    """
+
+    rows: int
+    columns: int
+    dim: int
+    first_centre: tuple[float, float]
+
+
 class ImageTower(nn.Module):
     """A backbone with its input normalisation; always in evaluation mode.
 
@@ -81,20 +99,33 @@ class ImageTower(nn.Module):
         super().train(False)
         return self
 
-    def output_shape(self, input_size: int) -> tuple[int, int, int]:
-        """(Hp, Wp, D) for a square of `input_size` pixels, found by running one blank film.
+    def geometry(self, input_size: int) -> PatchGeometry:
+        """Where the patches of a square of `input_size` pixels are and how many channels they have.
+
+        Patch i is not always centred on its share of the square: padding moves it, by up to half a patch
+        (measured on EfficientNet-Lite0: 7.5 of 16 pixels). The centre is found by asking which pixels move
+        the middle patch.
 
         Raises:
             InputError: if the tower cannot take that size.
         """
-        parameter = next(self.parameters())
+        device = next(self.parameters()).device
+        generator = torch.Generator().manual_seed(0)
+        films = torch.rand(4, input_size, input_size, generator=generator).to(device).requires_grad_()
         try:
-            with torch.no_grad():
-                shape = self(torch.zeros(1, input_size, input_size, device=parameter.device)).shape
+            features = self(films)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"image tower {self.spec.name!r} cannot take {input_size} pixels ({reason})") from error
-        return int(shape[1]), int(shape[2]), int(shape[3])
+        _, rows, columns, dim = features.shape
+        middle = features[:, rows // 2, columns // 2]
+        (gradient,) = torch.autograd.grad((middle * torch.randn(dim, generator=generator).to(device)).sum(), films)
+        weight = gradient.double().square().sum(0).cpu()
+        pixels = torch.arange(input_size, dtype=torch.float64) + 0.5
+        centre_y, centre_x = ((weight.sum(axis) * pixels).sum() / weight.sum() for axis in (1, 0))
+        first_y = float(centre_y) - rows // 2 * input_size / rows
+        first_x = float(centre_x) - columns // 2 * input_size / columns
+        return PatchGeometry(rows, columns, dim, (round(first_y, 1), round(first_x, 1)))
 
 
 def load_tower(name: str) -> ImageTower:

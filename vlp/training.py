@@ -92,14 +92,17 @@ class TrainingStep(nn.Module):
     def forward(self, features: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch and its parts; features [B, Hp, Wp, D], targets int8 [B, Q]."""
         output = self.network(features, self.query_vectors)
-        query = query_loss(output.logits, targets, self.config.unmentioned_weight, self.config.positive_weight)
-        parts = {"query_loss": query.detach()}
+        weights = (self.config.unmentioned_weight, self.config.positive_weight)
+        query = query_loss(output.logits, targets, *weights)
+        local = query_loss(output.local_logits, targets, *weights)
+        loss = query + self.config.local_weight * local
+        parts = {"train_loss": query.detach(), "train_local_loss": local.detach()}
         if self.config.contrast_weight == 0:
-            return query, parts
+            return loss, parts
         reports = self.network.embed_reports(report_vectors(targets, self.query_vectors))
         overlap = shared_concepts(targets)
         contrast = soft_contrast_loss(output.embedding, reports, overlap, self.config.contrast_scale)
-        return query + self.config.contrast_weight * contrast, parts | {"contrast_loss": contrast.detach()}
+        return loss + self.config.contrast_weight * contrast, parts | {"train_contrast_loss": contrast.detach()}
 
 
 def train(config: TrainConfig) -> TrainSummary:
@@ -161,11 +164,15 @@ class _Loop:
         with progress("train", left * images, "images") as bar:
             while self.state.epoch < self.config.epochs and not self._has_stalled():
                 started = time.monotonic()
+                losses: dict[str, list[float]] = {}
                 for position, (features, targets) in enumerate(self._batches(train_films, steps)):
-                    loss = self._update(features, targets, self.state.epoch * steps + position, steps)
-                    bar.advance(images, note=f"loss {loss:.3f}")
-                rate = len(train_films) / (time.monotonic() - started)
-                self._finish_epoch(val_films, rate)
+                    parts = self._update(features, targets, self.state.epoch * steps + position, steps)
+                    for name, value in parts.items():
+                        losses.setdefault(name, []).append(value)
+                    bar.advance(images, note=f"loss {parts['train_loss']:.3f}")
+                speed = len(train_films) / (time.monotonic() - started)
+                means = {name: float(np.mean(values)) for name, values in losses.items()}
+                self._finish_epoch(val_films, means | {"images_per_second": round(speed, 1)})
         return self.state
 
     def _batches(self, films: FilmSet, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,11 +184,12 @@ class _Loop:
         share = order[self.accelerator.process_index :: self.accelerator.num_processes]
         for position in range(steps):
             rows = share[position * self.config.batch_size : (position + 1) * self.config.batch_size]
-            rows = rows if len(rows) else share[:1]  # shares differ by one film; every process must take every step
+            rows = rows if len(rows) else share[:1]  # shares differ by one film; every process takes every step
             device = self.accelerator.device
             yield films.features[views[rows], rows].to(device), films.targets[rows].to(device)
 
-    def _update(self, features: Tensor, targets: Tensor, step: int, steps: int) -> float:
+    def _update(self, features: Tensor, targets: Tensor, step: int, steps: int) -> dict[str, float]:
+        """One step of the optimiser; the parts of the loss, of which `train_loss` compares with `val_loss`."""
         rate = learning_rate(step, self.config.epochs * steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -199,10 +207,9 @@ class _Loop:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(f"the loss is {value} at step {step}: lower optimizer.learning_rate")
-        self._write_log({"step": step, "loss": value, "lr": rate} | {name: float(part) for name, part in parts.items()})
-        return value
+        return {name: float(part) for name, part in parts.items()}
 
-    def _finish_epoch(self, val_films: FilmSet, rate: float) -> None:
+    def _finish_epoch(self, val_films: FilmSet, losses: dict[str, float]) -> None:
         state = self.state
         state.epoch += 1
         state.network = _copy(self.network)
@@ -216,7 +223,9 @@ class _Loop:
         if loss is None or loss < state.best_loss:  # without validation films the last epoch counts
             state.best, state.best_epoch = candidate, state.epoch
             state.best_loss = state.best_loss if loss is None else float(loss)
-        self._write_log({"epoch": state.epoch, "images_per_second": round(rate, 1)} | metrics)
+        self._write_log(
+            {"epoch": state.epoch, "learning_rate": self.optimizer.param_groups[0]["lr"]} | losses | metrics
+        )
         state.optimizer = optimizer_tensors(self.optimizer)
         if self.accelerator.is_main_process:
             state.log_bytes = self.log.stat().st_size
@@ -339,7 +348,8 @@ def _write_model(
     write_json_atomically(partial / "metrics.json", summary.metrics)
     manifest = {
         "recipe": recipe_to_dict(config.recipe), "tower": asdict(tower.spec),
-        "feature_dim": int(state.best["feature_mean"].shape[0]), "query_dim": int(questions.vectors.shape[1]),
+        "patches": asdict(tower.geometry(config.recipe.tower.input_size)),
+        "query_dim": int(questions.vectors.shape[1]),
         "encoder_digest": questions.encoder_digest, "encoder_path": str(config.encoder_dir.resolve()),
         "licence_level": questions.licence_level, "data_digest": data.digest, "dataset":
         data.manifest["dataset"], "data_licence": data.manifest["licence"], "label_set":

@@ -67,8 +67,8 @@ class RelationScorer(nn.Module):
         self.name, self.form = interaction, form
         self.is_complex = interaction in ("complex", "rotate")
         if self.is_complex and dim % 2:
-            raise InputError(f"recipe key 'objectives.interaction': {interaction!r} needs an even number of dimensions, "
-                             f"the text tower gives {dim}")  # fmt: skip
+            problem = f"{interaction!r} needs an even number of dimensions, the text tower gives {dim}"
+            raise InputError(f"recipe key 'objectives.interaction': {problem}")
         width = dim // 2 if self.is_complex else dim
         shape = (num_relations, width, 2) if self.is_complex and interaction == "complex" else (num_relations, width)
         start = torch.zeros(shape)

@@ -27,7 +27,10 @@ class OnnxTextTower:
         for name in ("tokenizer.json", "model.onnx"):
             if not (folder / name).is_file():
                 raise InputError("missing; the encoder cannot read text", folder / name)
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise InputError(f"not a readable tokenizer ({error})", folder / "tokenizer.json") from error
         limit = _max_tokens(folder)
         self._tokenizer.enable_truncation(limit)
         self._tokenizer.no_padding()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
@@ -36,7 +37,7 @@ class TextTower(nn.Module):
         try:
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
             self.transformer = AutoModel.from_pretrained(source, attn_implementation="sdpa")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"cannot read text weights {config.model!r} ({str(error).splitlines()[0]})") from error
         self.config = config
         self.dim = int(self.transformer.config.hidden_size)
@@ -67,6 +68,8 @@ class TextTower(nn.Module):
 
     def tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to `max_tokens`."""
+        if not texts:
+            return []
         encoded = self.tokenizer(list(texts), truncation=True, max_length=max_tokens, add_special_tokens=True)
         return [list(ids) for ids in encoded["input_ids"]]
 
@@ -92,16 +95,17 @@ class TextTower(nn.Module):
         """Unit vectors of many texts without gradients, with progress; float32 [len(tokens), dim] on the CPU."""
         was_training = self.training
         self.eval()
-        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
-        vectors = torch.empty(len(tokens), self.dim)
-        with progress(description, len(tokens), "texts") as report:
-            for at in range(0, len(order), _ENCODE_BATCH):
-                rows = order[at : at + _ENCODE_BATCH]
+        distinct = sorted({tuple(row) for row in tokens}, key=lambda row: (len(row), row))  # many names differ in case alone
+        vectors = torch.empty(len(distinct), self.dim)
+        with progress(description, len(distinct), "texts") as report:
+            for at in range(0, len(distinct), _ENCODE_BATCH):
+                rows = distinct[at : at + _ENCODE_BATCH]
                 with autocast():
-                    vectors[rows] = self(*self._padded([tokens[i] for i in rows])).float().cpu()
+                    vectors[at : at + len(rows)] = self(*self._padded(rows)).float().cpu()
                 report.advance(len(rows))
         self.train(was_training)
-        return vectors
+        place = {row: index for index, row in enumerate(distinct)}
+        return vectors[[place[tuple(row)] for row in tokens]]
 
     def save(self, folder: Path) -> None:
         """Write the tower in the layout of sentence-transformers."""

@@ -30,6 +30,7 @@ from kgkit.graph.store import KnowledgeGraph
 from kgkit.progress import progress
 from kgkit.recipe import recipe_to_dict
 from kgkit.views.splits import shuffle_tails
+from kgkit.views.triples import IntArray
 
 _CURVE_POINTS = 8
 
@@ -199,7 +200,7 @@ def _valid_mrr(run: _Run) -> float | None:
     if not len(run.corpus.split.valid):
         return None
     vectors = _finite_vectors(run)
-    ranks = link_prediction(vectors, run.model.scorer, run.corpus, run.corpus.split.valid[:200])
+    ranks = link_prediction(vectors, run.model.scorer, run.corpus, _spread(run.corpus.split.valid, 200))
     return float((1 / ranks).mean())
 
 
@@ -209,6 +210,11 @@ def _finite_vectors(run: _Run) -> Tensor:
     if not bool(torch.isfinite(vectors).all()):
         raise KgkitError("some concept vectors are not finite; lower the learning rates")
     return vectors
+
+
+def _spread(triples: IntArray, count: int) -> IntArray:
+    """About `count` of the triples, evenly spread; sorted by head, the first ones would be a biased draw."""
+    return triples[:: max(1, len(triples) // count)]
 
 
 def _require_finite(losses: dict[str, float], step: int, checkpoint: Path) -> None:

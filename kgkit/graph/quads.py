@@ -14,6 +14,7 @@ import zstandard
 from kgkit import namespaces as ns
 from kgkit.graph.mention_quads import literal, mention_lines
 from kgkit.sources.base import NamedGraph, SourceTables
+from kgkit.views.preferred import preferred_names
 
 _DIGEST_MODULUS = 1 << 256
 _NOT_IN_IRI = r'[^\x21-\x7e]|[<>"{}|^`\\%#?\[\]]'
@@ -61,19 +62,6 @@ def preferred_label_lines(names: pl.DataFrame) -> Iterator[str]:
     """The derived graph: one `skos:prefLabel` per concept and language, from the best names of all vocabularies."""
     best = preferred_names(names).with_columns(graph=pl.lit(ns.LABEL_GRAPH.removeprefix(ns.GRAPH)))
     yield from _literal_lines(best, ns.PREF_LABEL, "name", pl.col("language"))
-
-
-def preferred_names(names: pl.DataFrame) -> pl.DataFrame:
-    """One row per concept and language: the best name of the vocabulary that ranks it highest.
-
-    A full name is preferred to an abbreviation, then the higher rank, then the alphabetical order of vocabulary
-    and name, so that the choice does not depend on the order of ingestion.
-    """
-    best = names.filter("is_best").sort(
-        ["concept", "language", "is_abbreviation", "rank", "graph", "name"],
-        descending=[False, False, False, True, False, False],
-    )
-    return best.unique(["concept", "language"], keep="first", maintain_order=True)
 
 
 def _iri(curie: pl.Expr) -> pl.Expr:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from kgkit.graph.quads import preferred_names
 from kgkit.sources.base import SourceTables
 from kgkit.sources.relations import is_negative
+from kgkit.views.preferred import preferred_names
 
 
 def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:

@@ -115,7 +115,9 @@ def test_an_error_names_file_and_line() -> None:
     assert str(InputError("bad row", "a.csv", 7)) == "a.csv, line 7: bad row"
 
 
-@given(st.lists(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1), min_size=1, unique=True), st.data())
+@given(
+    st.lists(st.text(st.characters(codec="ascii", categories=["L"]), min_size=1), min_size=1, unique=True), st.data()
+)
 def test_choices_name_all_of_a_few_and_the_near_ones_of_many(known: list[str], data: st.DataObject) -> None:
     given_name = data.draw(st.sampled_from(known)) + "x"
     text = choices(given_name, known)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from graphs import RADGRAPH
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +15,6 @@ from kgkit.errors import InputError
 from kgkit.sources.base import IngestLog
 from kgkit.sources.radgraph import read_radgraph
 from kgkit.types import Certainty, Mention, MentionKind, MentionRelation, ReportMentions
-
-EXAMPLES = ROOT / "examples" / "radgraph"
 
 
 def entity(first: int, last: int, label: str = "OBS-DP", relations: Any = ()) -> dict[str, Any]:
@@ -33,8 +31,8 @@ def read(content: Any, folder: Path) -> tuple[tuple[ReportMentions, ...], Ingest
 @pytest.mark.parametrize("name", ["radgraph_v1_schema.json", "radgraph_xl_schema.json"])
 def test_a_span_of_the_bundled_files_is_the_words_of_its_entity(name: str) -> None:
     log = IngestLog()
-    reports = read_radgraph(EXAMPLES / name, log).reports
-    records = json.loads((EXAMPLES / name).read_text(encoding="utf-8"))
+    reports = read_radgraph(RADGRAPH / name, log).reports
+    records = json.loads((RADGRAPH / name).read_text(encoding="utf-8"))
     stated = list(records.values()) if isinstance(records, dict) else [next(iter(item.values())) for item in records]
     assert len(reports) == len(stated)
     relations = 0
@@ -56,12 +54,15 @@ def test_a_span_of_the_bundled_files_is_the_words_of_its_entity(name: str) -> No
 
 def test_the_bundled_folder_holds_what_its_readme_says() -> None:
     log = IngestLog()
-    tables = read_radgraph(EXAMPLES, log)
+    tables = read_radgraph(RADGRAPH, log)
     assert (tables.name, tables.release, [graph.name for graph in tables.graphs]) == ("radgraph", "1", ["radgraph@1"])
     assert log.rows_read.items() >= {"reports": 8, "entities": 47 + 17, "relations": 30 + 8}.items()
 
 
-@given(st.lists(st.text(st.characters(exclude_characters=" ", exclude_categories=["Cs"]), max_size=5), min_size=1), st.data())
+@given(
+    st.lists(st.text(st.characters(exclude_characters=" ", exclude_categories=["Cs"]), max_size=5), min_size=1),
+    st.data(),
+)
 def test_a_span_is_the_joined_tokens_whatever_they_are(
     tmp_path_factory: pytest.TempPathFactory, tokens: list[str], data: st.DataObject
 ) -> None:
@@ -195,6 +196,10 @@ def test_the_same_report_twice_is_counted_and_two_of_one_id_are_refused(tmp_path
 
 
 def test_a_corpus_is_called_after_its_file_in_letters_that_an_iri_may_hold(tmp_path: Path) -> None:
-    for file, name in {"chest x-rays (2).json": "chest_x-rays__2_", ".hidden.json": "hidden", "é.json": "radgraph"}.items():
+    for file, name in {
+        "chest x-rays (2).json": "chest_x-rays__2_",
+        ".hidden.json": "hidden",
+        "é.json": "radgraph",
+    }.items():
         (tmp_path / file).write_text("{}", encoding="utf-8")
         assert read_radgraph(tmp_path / file, IngestLog()).name == name

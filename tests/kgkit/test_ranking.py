@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,9 @@ def test_filtering_never_worsens_a_rank(case: tuple[np.ndarray, np.ndarray, np.n
 
 
 @given(queries(), st.randoms(use_true_random=False))
-def test_the_order_of_candidates_does_not_matter(case: tuple[np.ndarray, np.ndarray, np.ndarray], random) -> None:
+def test_the_order_of_candidates_does_not_matter(
+    case: tuple[np.ndarray, np.ndarray, np.ndarray], random: Random
+) -> None:
     scores, positive, known = case
     order = np.array(random.sample(range(scores.shape[1]), scores.shape[1]))
     place = np.argsort(order)

@@ -39,7 +39,9 @@ def test_a_file_is_read_with_its_defaults(recipe: str) -> None:
 
 
 def test_settings_replace_values_in_order(recipe: str) -> None:
-    changed = load_recipe(Whole, "encoder", recipe, ["part.rate=1e-3", "part.rate=2e-3", "sizes=[9]", "name=plain text"])
+    changed = load_recipe(
+        Whole, "encoder", recipe, ["part.rate=1e-3", "part.rate=2e-3", "sizes=[9]", "name=plain text"]
+    )
     assert changed == Whole("plain text", Part(7, 0.002), 0, (9,))
 
 

@@ -105,7 +105,11 @@ def test_symmetric_relations_have_the_smaller_id_as_head_and_other_columns_stay_
         "relation": ["adjacent_to", "inverse_adjacent_to", "has_part"], "tail": ["a", "b", "a"],
     })  # fmt: skip
     edges = canonical_edges(frame, RelationNames({}, {}))
-    assert edges.rows() == [("g1", "a", "adjacent_to", "b"), ("g2", "a", "adjacent_to", "b"), ("g3", "a", "part_of", "b")]
+    assert edges.rows() == [
+        ("g1", "a", "adjacent_to", "b"),
+        ("g2", "a", "adjacent_to", "b"),
+        ("g3", "a", "part_of", "b"),
+    ]
 
 
 def test_a_relation_that_denies_is_told_by_its_name() -> None:

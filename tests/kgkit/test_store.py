@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -17,23 +18,31 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import ROOT, ingest_radgraph, ingest_umls
+from graphs import RADGRAPH, ROOT, THORAX, ingest_radgraph, ingest_umls
 from polars.testing import assert_frame_equal
 from rrf import Rrf, tiny_rrf
 
 from kgkit import namespaces as ns
 from kgkit.errors import InputError
 from kgkit.files import write_manifest
+from kgkit.graph.quads import read_quads
 from kgkit.graph.store import KnowledgeGraph, ingest, results_json, results_table
 from kgkit.sources.base import IngestLog, SourceTables
 
-RADGRAPH = ROOT / "examples" / "radgraph"
 VIEWS = ("concepts", "names", "relations", "triples")
 
 
+def digest_of(quads: Path) -> str:
+    with read_quads(quads) as stream:
+        total = sum(int(hashlib.sha256(line.rstrip(b"\n")).hexdigest(), 16) for line in stream)
+    return f"{total % 2**256:064x}"
+
+
 def content(folder: Path) -> dict[str, Any]:
-    """All that a reader of a graph can see: digest, every quad, every view."""
+    """All that a reader of a graph can see: digest, every quad, every view. The truth of every source must be there."""
     graph = KnowledgeGraph(folder)
+    truths = {digest_of(path) for path in (folder / "quads").iterdir() if path.suffix != ".writing"}
+    assert {source["digest"] for source in graph.manifest["sources"].values()} <= truths
     views = {view: pl.read_parquet(graph.views / f"{view}.parquet").rows() for view in VIEWS}
     return {"digest": graph.digest, "quads": sorted(map(str, graph.store)), **views}
 
@@ -53,10 +62,7 @@ def test_the_store_holds_the_statements_of_the_sources_and_the_preferred_names(t
 
 
 def test_there_is_one_preferred_name_per_concept_and_language(tmp_path: Path) -> None:
-    from kgkit.sources.umls import read_umls
-
-    log = IngestLog()
-    ingest(tmp_path / "kg", read_umls(tiny_rrf().write(tmp_path / "META"), log, languages=("ENG", "SPA")), log)
+    ingest_umls(tiny_rrf().write(tmp_path / "META"), tmp_path / "kg", languages=("ENG", "SPA"))
     graph = KnowledgeGraph(tmp_path / "kg")
     query = "SELECT ?c ?tag (COUNT(?name) AS ?n) { ?c skos:prefLabel ?name } GROUP BY ?c (LANG(?name) AS ?tag)"
     rows = [tuple(term.value for term in row) for row in graph.query(query)]
@@ -119,8 +125,6 @@ def test_a_missing_store_is_rebuilt_from_the_quads(tiny_kg_dir: Path, tmp_path: 
 
 
 def test_the_manifest_says_where_everything_came_from(tiny_kg_dir: Path, tiny_rrf_dir: Path) -> None:
-    import hashlib
-
     source = KnowledgeGraph(tiny_kg_dir).manifest["sources"]["umls@unversioned"]
     files = {entry["name"]: entry["sha256"] for entry in source["files"]}
     assert files == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tiny_rrf_dir.iterdir()}
@@ -170,7 +174,7 @@ class Killed(BaseException):
 
 
 def killed_before(step: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> bool:
-    """Run until just before the `step`-th change of a folder; False if the run ended earlier."""
+    """Run until just before the `step`-th renaming of a file or folder; False if the run ended earlier."""
     done = 0
 
     def counted(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,7 +188,7 @@ def killed_before(step: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], 
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("mkdir", "rename", "replace"):
+        for name in ("rename", "replace"):
             patch.setattr(os, name, counted(getattr(os, name)))
         try:
             run()
@@ -195,7 +199,7 @@ def killed_before(step: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[], 
 
 
 @pytest.mark.parametrize("start", ["nothing", "another graph", "the same graph"])
-def test_a_kill_before_any_change_of_a_folder_leaves_a_whole_graph(
+def test_a_kill_before_any_rename_leaves_a_whole_graph(
     tiny_rrf_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
@@ -223,13 +227,22 @@ def test_a_kill_before_any_change_of_a_folder_leaves_a_whole_graph(
         ingest_umls(tiny_rrf_dir, kg)
         assert content(kg) == new
         assert layout(kg) == layout(after)
-    assert len(seen) >= 5
+    assert len(seen) >= 3
     assert seen == sorted(seen)  # once the new graph is there, it stays
 
 
 def killed_ingest(kg: Path, moment: str) -> int:
     """`kgkit ingest` of the thorax graph in its own process, killed when `moment` appears in the folder."""
-    call = [sys.executable, "-c", "import cli; cli.kgkit_main()", "ingest", "umls", "ontologies/thorax", "--out", str(kg)]
+    call = [
+        sys.executable,
+        "-c",
+        "import cli; cli.kgkit_main()",
+        "ingest",
+        "umls",
+        "ontologies/thorax",
+        "--out",
+        str(kg),
+    ]
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while process.poll() is None and not list(kg.glob(moment)) and time.monotonic() < deadline:
@@ -246,13 +259,20 @@ def killed_ingest(kg: Path, moment: str) -> int:
           "tables/*/names.parquet", "views/*.partial", "views/*.partial/names.parquet", "store.*.partial/*.sst")),
     ],
 )  # fmt: skip
-def test_kill_9_leaves_the_old_graph_and_the_next_run_completes(tmp_path: Path, thorax_kg_dir: Path, moment: str) -> None:
-    kg = tmp_path / "kg"
-    ingest_umls(Rrf().atom("C0000001", "Only one").write(tmp_path / "META"), kg)
-    old = content(kg)
-    assert killed_ingest(kg, moment) == -signal.SIGKILL
+def test_kill_9_leaves_the_old_graph_and_the_next_run_completes(
+    tmp_path: Path, thorax_kg_dir: Path, moment: str
+) -> None:
+    small = Rrf().atom("C0000001", "Only one").write(tmp_path / "META")
+    for attempt in range(5):  # a busy machine may let the moment pass
+        kg = tmp_path / f"kg{attempt}"
+        ingest_umls(small, kg)
+        old = content(kg)
+        if killed_ingest(kg, moment) == -signal.SIGKILL:
+            break
+    else:
+        pytest.fail(f"{moment} was never seen")
     assert content(kg) == old
-    ingest_umls(ROOT / "ontologies" / "thorax", kg)
+    ingest_umls(THORAX, kg)
     assert KnowledgeGraph(kg).digest == KnowledgeGraph(thorax_kg_dir).digest
     assert layout(kg) == layout(thorax_kg_dir)
     assert KnowledgeGraph(kg).counts() == KnowledgeGraph(thorax_kg_dir).counts()
@@ -270,7 +290,9 @@ def test_a_query_runs_on_all_graphs_as_one_with_the_known_prefixes(tiny_kg_dir: 
 
 def test_answers_are_the_json_of_sparql(tiny_kg_dir: Path) -> None:
     graph = KnowledgeGraph(tiny_kg_dir)
-    query = "SELECT ?c ?name ?none { ?c skos:prefLabel ?name . FILTER(?c = umls:C9000001) OPTIONAL { ?c rela:no ?none } }"
+    query = (
+        "SELECT ?c ?name ?none { ?c skos:prefLabel ?name . FILTER(?c = umls:C9000001) OPTIONAL { ?c rela:no ?none } }"
+    )
     assert json.loads(results_json(graph.query(query))) == {
         "head": {"vars": ["c", "name", "none"]},
         "results": {"bindings": [{
@@ -284,8 +306,10 @@ def test_answers_are_the_json_of_sparql(tiny_kg_dir: Path) -> None:
     assert all(line.startswith("<https://uts.nlm.nih.gov/") and line.endswith(" .") for line in lines)
 
 
-@pytest.mark.parametrize("wrong", ["SELEC ?s {}", "", "SELECT ?s { ?s nope:x ?o }", "INSERT DATA { <a:a> <a:b> <a:c> }"])
+@pytest.mark.parametrize(
+    "wrong", ["SELEC ?s {}", "", "SELECT ?s { ?s nope:x ?o }", "INSERT DATA { <a:a> <a:b> <a:c> }"]
+)
 def test_a_bad_query_is_refused(tiny_kg_dir: Path, wrong: str) -> None:
-    with pytest.raises(InputError, match="^not a valid SPARQL query: ") as error:
+    with pytest.raises(InputError, match=r"^not a valid SPARQL query: ") as error:
         KnowledgeGraph(tiny_kg_dir).query(wrong)
     assert "\n" not in str(error.value)

@@ -47,18 +47,30 @@ def test_a_score_does_not_depend_on_the_batch(films: torch.Tensor, queries: torc
     assert torch.allclose(network(films[1:2], queries).logits, together[1:2], atol=1e-5)
 
 
-def test_the_logit_is_the_sum_of_its_parts(films: torch.Tensor, queries: torch.Tensor) -> None:
-    """Take the readout apart: without its contributions a logit is a number that the last look at the film gave."""
+def test_the_local_logit_is_the_sum_of_its_parts(films: torch.Tensor, queries: torch.Tensor) -> None:
+    """Without its contributions the local logit is a number that no film changes."""
+    output = network_of(CONFIG)(films, queries)
+    assert output.contributions.shape == (3, 7, 4, 5)
+    rest = output.local_logits - output.contributions.sum((2, 3))
+    assert torch.allclose(rest, rest[:1].expand(3, -1), atol=1e-5)
+
+
+def test_the_local_reader_sees_one_patch_at_a_time(films: torch.Tensor, queries: torch.Tensor) -> None:
+    """Change one patch: the odds between any two other patches' weights stay, so no patch speaks for another."""
     network = network_of(CONFIG)
-    whole = network(films, queries)
-    assert whole.contributions.shape == (3, 7, 4, 5)
-    assert torch.allclose(whole.attention.sum((2, 3)), torch.ones(3, 7), atol=1e-5)
-    with torch.no_grad():
-        network.readout.what_query.weight.zero_()
-        network.readout.what_query.bias.zero_()
-    silent = network(films, queries)
-    assert (silent.contributions == 0).all()
-    assert torch.allclose(whole.logits, silent.logits + whole.contributions.sum((2, 3)), atol=1e-5)
+    changed = films.clone()
+    changed[:, 2, 3] += 5
+    patches = [network.patch_projection(x.flatten(1, 2)) for x in (films, changed)]
+    questions, positions = network.query_projection(queries), sincos_positions(4, 5, 16)
+    evidence = []
+    for given in patches:
+        reader = network.local_reader
+        memory = reader.norm_patch(given) + positions
+        evidence.append(reader.question(reader.norm_question(questions)) @ reader.patch(memory).transpose(1, 2))
+    moved = (evidence[0] - evidence[1]).abs().amax((0, 1))
+    assert int(moved.argmax()) == 2 * 5 + 3
+    moved[2 * 5 + 3] = 0
+    assert moved.max() < 1e-5
 
 
 def test_positions_matter_only_when_switched_on(films: torch.Tensor, queries: torch.Tensor) -> None:

@@ -184,9 +184,9 @@ def edit(path: Path, old: str, new: str) -> None:
         ("reports.csv", "\n101,", "\n,", r"reports\.csv, line 3: empty uid"),
         ("reports.csv", "findings", "finding", r"reports\.csv: no column 'findings'; found uid"),
         ("projections.csv", "101,101_IM", "100,101_IM", None),
-        ("projections.csv", "101,101_IM", "101,100_IM", r"line 3: film '100_IM-0001-1001\.dcm\.png' belongs to two patients"),
-        ("projections.csv", "Frontal", "Sideways", r"projections\.csv, line 2: projection 'Sideways', expected Frontal or"),
-        ("splits.csv", "100,train", "100,training", r"splits\.csv, line 2: split 'training', expected train, val, test"),
+        ("projections.csv", "101,101_IM", "101,100_IM", r"line 3: film '100_IM-0001-1001\.dcm\.png' belongs to two"),
+        ("projections.csv", "Frontal", "Sideways", r"projections\.csv, line 2: projection 'Sideways', expected"),
+        ("splits.csv", "100,train", "100,training", r"splits\.csv, line 2: split 'training', expected train"),
         ("splits.csv", "101,train", "100,test", r"line 3: patient '100' is in two splits, 'train' and 'test'"),
         ("labels14.csv", "100,1", "100,yes", r"labels14\.csv, line 2: label 'Cardiomegaly' is 'yes', expected 0, 1"),
     ],
@@ -220,6 +220,6 @@ def test_no_film_at_all_is_refused(tmp_path: Path, tiny_encoder_dir: Path) -> No
     write_openi(tmp_path / "SRC", studies=3)
     for film in (tmp_path / "SRC" / "images").iterdir():
         film.write_bytes(b"")
-    with pytest.raises(InputError, match="no readable film of any study; first: .*empty file"):
+    with pytest.raises(InputError, match=r"no readable film of any study; first: .*empty file"):
         prepare_here(tmp_path / "SRC", tiny_encoder_dir, tmp_path / "DATA")
     assert not (tmp_path / "DATA").exists()

@@ -97,7 +97,8 @@ def test_any_transformers_backbone_gives_a_grid_of_patches(save, tmp_path: Path)
     torch.manual_seed(0)
     save(tmp_path)
     tower = load_tower(str(tmp_path))
-    assert tower.output_shape(64)[:2] == (4, 4)
+    grid = tower.geometry(64)
+    assert (grid.rows, grid.columns) == (4, 4)
     films = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(1))
     changed = films.clone()
     changed[:, 48:, :16] = 1 - changed[:, 48:, :16]  # bottom left
@@ -106,8 +107,23 @@ def test_any_transformers_backbone_gives_a_grid_of_patches(save, tmp_path: Path)
     assert moved[0].argmax() == 12, "the patch that changed most is not the one whose pixels changed"
 
 
-def test_a_residual_network_is_read_at_stride_16(tiny_tower_dir: Path) -> None:
-    assert load_tower(str(tiny_tower_dir)).output_shape(64) == (4, 4, 32)
+def test_a_residual_network_is_read_at_stride_16_and_its_patches_are_centred_as_its_padding_says(
+    tiny_tower_dir: Path,
+) -> None:
+    """Odd kernels padded on both sides: output i is centred on input pixel 16 i, so patch (0, 0) on about 0.5."""
+    grid = load_tower(str(tiny_tower_dir)).geometry(128)
+    assert (grid.rows, grid.columns, grid.dim) == (8, 8, 32)
+    assert grid.first_centre == pytest.approx((0.5, 0.5), abs=2)
+
+
+def test_patches_of_a_patch_embedding_are_centred_on_themselves(tmp_path: Path) -> None:
+    from transformers import ConvNextConfig, ConvNextModel
+
+    torch.manual_seed(0)
+    ConvNextModel(ConvNextConfig(hidden_sizes=[8, 8, 8], depths=[0, 0, 0], num_stages=3)).save_pretrained(tmp_path)
+    grid = load_tower(str(tmp_path)).geometry(64)
+    assert (grid.rows, grid.columns) == (4, 4)
+    assert grid.first_centre == pytest.approx((8, 8), abs=1.5)
 
 
 def test_a_tower_is_rebuilt_from_its_spec_and_state(tiny_tower_dir: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -128,10 +129,11 @@ def interrupt(*_: object) -> None:
 
 def test_training_lowers_the_loss_and_validates_on_reports(tiny_model_dir: Path) -> None:
     records = read_log(tiny_model_dir)
-    losses = [record["query_loss"] for record in records if "query_loss" in record]
-    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
+    losses = [record["train_loss"] for record in records]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(record["train_contrast_loss"] > 0 for record in records)
     metrics = json.loads((tiny_model_dir / "metrics.json").read_text())
-    epochs = {record["epoch"]: record for record in records if "epoch" in record}
+    epochs = {record["epoch"]: record for record in records}
     assert metrics["val_loss"] == pytest.approx(min(record["val_loss"] for record in epochs.values()), abs=1e-6)
     assert metrics["val_loss"] == pytest.approx(epochs[metrics["best_epoch"]]["val_loss"], abs=1e-6)
 
@@ -226,7 +228,7 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     config = OptimizerConfig(learning_rate=1.0, warmup=0.1)
     rates = [learning_rate(step, 100, config) for step in range(101)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[100] == pytest.approx(0)
 
 
@@ -240,9 +242,9 @@ def test_the_default_recipe_file_holds_the_defaults_of_the_code() -> None:
 
 
 def test_recipe_mistakes_are_named() -> None:
-    with pytest.raises(InputError, match="unknown recipe key 'optimizer.epoch'; did you mean 'epochs'"):
+    with pytest.raises(InputError, match=r"unknown recipe key 'optimizer\.epoch'; did you mean 'epochs'"):
         load_vlp_recipe("default", ["optimizer.epoch=3"])
-    with pytest.raises(InputError, match="loss.unmentioned_weight"):
+    with pytest.raises(InputError, match=r"loss\.unmentioned_weight"):
         load_vlp_recipe("default", ["loss.unmentioned_weight=2"])
     with pytest.raises(InputError, match="no recipe 'fsat'; did you mean 'fast'"):
         load_vlp_recipe("fsat")

@@ -39,7 +39,7 @@ def write_encoder(folder: Path, seed: int) -> None:
     ]
     pl.DataFrame(table, schema=CONCEPT_COLUMNS).write_parquet(folder / "concepts.parquet")
     names = [
-        {column: None for column in NAME_COLUMNS}
+        dict.fromkeys(NAME_COLUMNS)
         | {
             "concept": row["concept"],
             "name": row["name"],

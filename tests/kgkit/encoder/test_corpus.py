@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from rrf import Rrf
 from tiny_thorax import CUI, CURIE, concept_rows, make_graph, tiny_thorax
 
 from kgkit.encoder.batches import BatchMaker
+from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.corpus import Corpus, build_corpus, normalise
 from kgkit.encoder.model import GraphBatch
 from kgkit.encoder.text_tower import TextTower
@@ -22,6 +25,7 @@ from kgkit.graph.store import KnowledgeGraph, ingest
 from kgkit.sources.base import IngestLog
 from kgkit.sources.umls import read_umls
 
+Recipe = Callable[..., EncoderRecipe]
 ROW = {name: row for row, (name, *_) in enumerate(concept_rows())}  # CUIs rise in the order of the table
 
 
@@ -108,7 +112,7 @@ def test_facts_are_split_without_leaks(tiny_kg: Path, seed: int) -> None:
     parts = [corpus.split.train, corpus.split.valid, corpus.split.test]
     assert sorted(map(tuple, np.concatenate(parts).tolist())) == list(map(tuple, corpus.view.triples.tolist()))
     pairs = [{frozenset((h, t)) for h, _, t in part.tolist()} for part in parts]
-    assert not (pairs[0] & pairs[1] or pairs[0] & pairs[2] or pairs[1] & pairs[2])
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(pairs, 2))
     for held in parts[1:]:
         assert len(held)
         assert set(held[:, [0, 2]].ravel().tolist()) <= set(parts[0][:, [0, 2]].ravel().tolist())
@@ -143,7 +147,7 @@ def test_a_concept_named_in_another_language_alone_keeps_that_name(tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def batches(tiny_corpus: Corpus, tiny_recipe) -> BatchMaker:
+def batches(tiny_corpus: Corpus, tiny_recipe: Recipe) -> BatchMaker:
     recipe = tiny_recipe()
     tower = TextTower(recipe.text)
     return BatchMaker(tiny_corpus, tiny_corpus.split.train, tower, recipe.train, recipe.graph.fanouts)
@@ -169,7 +173,9 @@ def test_a_step_predicts_training_facts_whose_ends_pass_no_message(batches: Batc
         assert int(max(batch.heads.max(), batch.tails.max())) < batch.graph.num_seeds
 
 
-def test_a_step_reads_names_and_definitions_of_the_right_concepts(batches: BatchMaker, tiny_corpus: Corpus, tiny_recipe) -> None:
+def test_a_step_reads_names_and_definitions_of_the_right_concepts(
+    batches: BatchMaker, tiny_corpus: Corpus, tiny_recipe: Recipe
+) -> None:
     recipe = tiny_recipe()
     tower = TextTower(recipe.text)
     tokens = [set(map(tuple, tower.tokenize(names, recipe.text.max_name_tokens))) for names in tiny_corpus.names]

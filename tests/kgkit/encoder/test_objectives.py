@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_several_positives_average_their_log_likelihood(num_left: int, num_right
 
 
 @given(SIZES, st.randoms(use_true_random=False))
-def test_the_order_of_the_items_does_not_matter(count: int, random) -> None:
+def test_the_order_of_the_items_does_not_matter(count: int, random: Random) -> None:
     left, right = rows(count, 1), rows(count, 2)
     concepts = torch.arange(count) // 2
     order = torch.tensor(random.sample(range(count), count))

@@ -72,8 +72,8 @@ def test_no_text_gives_no_rows(tower: TextTower) -> None:
 
 def test_frozen_layers_and_embeddings_take_no_gradient(tiny_recipe: Recipe) -> None:
     tower = TextTower(tiny_recipe("text.frozen_layers=1").text)
-    free = {name.split(".layer.")[1][0] for name, p in tower.named_parameters() if p.requires_grad and ".layer." in name}
-    assert free == {"1"}
+    free = [name for name, parameter in tower.named_parameters() if parameter.requires_grad]
+    assert {name.split(".layer.")[1][0] for name in free if ".layer." in name} == {"1"}
     assert not any(p.requires_grad for p in tower.transformer.embeddings.parameters())
     assert all(p.requires_grad for p in TextTower(tiny_recipe().text).transformer.encoder.parameters())
 

@@ -27,7 +27,7 @@ from kgkit.views.triples import IntArray, TripleView
 
 CONCEPTS = """
 body part           | T017 | part of the body; anatomical structure       |
-thorax              | T023 | chest; thoracic cage                         | The part of the body between neck and diaphragm.
+thorax              | T023 | chest; thoracic cage                         | The body between neck and diaphragm.
 lung                | T023 | lungs; pulmonary organ                       | The organ of breathing.
 left lung           | T023 | lung on the left                             |
 right lung          | T023 | lung on the right; dextral lung              |
@@ -50,12 +50,12 @@ lung disease        | T047 | pulmonary disease; disease of the lung       | A di
 pneumonia           | T047 | lung infection; PNEUMONIA; infected lung     | An infection that fills the lung with fluid.
 lobar pneumonia     | T047 | pneumonia of a lobe; lobar lung infection    |
 bronchopneumonia    | T047 | bronchial pneumonia; patchy pneumonia        |
-pulmonary edema     | T046 | fluid in the lung; lung edema; Wet-Lung      | Also called wet lung: fluid in its air spaces.
+pulmonary edema     | T046 | fluid in the lung; lung edema; Wet-Lung      | Or wet lung: fluid in its air spaces.
 atelectasis         | T046 | collapse of lung; lung collapse              | A loss of lung volume from collapse.
 emphysema           | T047 | destroyed air spaces; pulmonary emphysema    | Large air spaces with destroyed walls.
 tuberculosis        | T047 | tb infection; TB                             | An infection by mycobacteria.
 pleural disease     | T047 | disease of the pleura; pleural disorder      |
-pleural effusion    | T047 | fluid around the lung; effusion              | Fluid in the space between lung and chest wall.
+pleural effusion    | T047 | fluid around the lung; effusion              | Fluid between lung and chest wall.
 pneumothorax        | T047 | air around the lung; PTX                     | Air in the pleural cavity.
 tension pneumothorax| T047 | pneumothorax under tension; tension ptx      |
 hemothorax          | T047 | blood around the lung; haemothorax           | Blood in the pleural cavity.
@@ -90,7 +90,7 @@ finding_site: heart failure > heart; pericardial effusion > pericardium; rib fra
 finding_site: clavicle fracture > clavicle; consolidation > lung; pleural disease > pleura; heart disease > heart
 """
 
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+SPECIAL = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")}
 
 SMALL = (
     "text.max_name_tokens=12", "text.max_definition_tokens=24", "text.frozen_layers=0", "graph.hidden_dim=32",
