@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path("demo")
 NIH = "examples/nih/images"
 
-QUERIES = ("fluid around the lung", "enlarged heart", "collapsed lung", "scarring of the lungs")
+QUERIES = ("fluid around the lung", "enlarged heart", "collapsed lung", "coughing up blood")
 CONCEPT = "HP:0002202"  # pleural effusion
 COUNT_BY_RELATION = (
-    "SELECT ?relation (COUNT(*) AS ?facts) WHERE { ?head ?relation ?tail . ?relation a owl:ObjectProperty } "
-    "GROUP BY ?relation ORDER BY DESC(?facts) LIMIT 8"
+    "SELECT ?relation (COUNT(*) AS ?facts) WHERE { SELECT DISTINCT ?head ?relation ?tail WHERE "
+    "{ ?relation a owl:ObjectProperty . ?head ?relation ?tail } } GROUP BY ?relation ORDER BY DESC(?facts) LIMIT 8"
 )
 
 

@@ -148,7 +148,7 @@ def _search(searches: list[dict[str, Any]], neighbours: list[dict[str, Any]]) ->
         for hit in neighbours
     ]
     return f"""<h2>3. Searching concepts</h2>
-<p>Words that stand in no vocabulary find the concepts they mean.</p><div class="two">{"".join(blocks)}</div>
+<p>Everyday words find the medical concepts they mean. A score of 1 is a name that stands in a vocabulary.</p><div class="two">{"".join(blocks)}</div>
 <h3>Nearest to pleural effusion</h3>{_table(["concept", "id", "semantic type", "score"], rows)}
 <p class="quiet">Ids from umls:C9000000 up are placeholders of concepts without a published CUI.</p>"""
 

@@ -17,6 +17,7 @@ STY = "http://purl.bioontology.org/ontology/STY/"
 OBO = "http://purl.obolibrary.org/obo/"
 
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
+OWL_OBJECT_PROPERTY = "http://www.w3.org/2002/07/owl#ObjectProperty"
 RDFS_LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
 RDFS_SUBPROPERTY = "http://www.w3.org/2000/01/rdf-schema#subPropertyOf"
 XSD = "http://www.w3.org/2001/XMLSchema#"
@@ -42,6 +43,8 @@ PLACEHOLDER = BASE + "placeholderIdentifier"
 """True on a concept whose CUI was minted by a file maker and is none of the UMLS's."""
 LICENCE_LEVEL = BASE + "licenceLevel"
 LABEL_GRAPH = GRAPH + "preferred-labels"
+RELATION_GRAPH = GRAPH + "relations"
+"""Where relations are declared, once however many vocabularies use them."""
 
 PREFIXES = MappingProxyType(
     {

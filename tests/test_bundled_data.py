@@ -138,9 +138,7 @@ def test_openi_split_is_by_patient() -> None:
     part_of = {row["uid"]: row["split"] for row in splits}
     for row in table(OPENI / "projections.csv"):
         film_parts[(OPENI / "images" / row["image_file"]).read_bytes()].add(part_of[row["uid"]])
-    assert all(
-        len(parts) == 1 for parts in film_parts.values()
-    )  # no film stands on both sides under two names
+    assert all(len(parts) == 1 for parts in film_parts.values())  # no film stands on both sides under two names
 
 
 def test_openi_tables_agree_and_every_study_can_be_used() -> None:
@@ -165,9 +163,7 @@ def test_openi_has_the_positives_that_the_demo_needs() -> None:
     part = {row["uid"]: row["split"] for row in table(OPENI / "splits.csv")}
     positives: Counter[tuple[str, str]] = Counter()
     for row in table(OPENI / "labels14.csv"):
-        positives.update(
-            (part[row["uid"]], label) for label, value in row.items() if value == "1" and label != "uid"
-        )
+        positives.update((part[row["uid"]], label) for label, value in row.items() if value == "1" and label != "uid")
     for label in ("Cardiomegaly", "Atelectasis", "Effusion", "normal"):
         assert positives["test", label] >= 20
         assert positives["val", label] >= 10
@@ -183,18 +179,14 @@ def test_openi_stands_outside_the_apache_licence() -> None:
     assert "NOT under the Apache License" in licence
     assert "https://creativecommons.org/licenses/by-nc-nd/4.0/" in licence
     assert "examples/openi: NOT under the Apache License" in (ROOT / "NOTICE").read_text(encoding="utf-8")
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
-        "targets"
-    ]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
     assert "examples/openi" in build["sdist"]["exclude"]
     assert not any(path.startswith("examples") for path in build["wheel"]["only-include"])
 
 
 def test_nih_films_have_labels_and_boxes_that_lie_on_the_film() -> None:
     labels = table(NIH / "labels.csv")
-    assert sorted(row["image_file"] for row in labels) == sorted(
-        path.name for path in (NIH / "images").iterdir()
-    )
+    assert sorted(row["image_file"] for row in labels) == sorted(path.name for path in (NIH / "images").iterdir())
     findings = {finding for row in labels for finding in row["Finding Labels"].split("|")}
     assert findings >= {"Cardiomegaly", "Effusion", "Atelectasis", "No Finding"}
     boxes = table(NIH / "bbox.csv")
@@ -243,9 +235,7 @@ def test_semantic_groups_cover_the_types_of_the_thorax_graph() -> None:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert list(rows[0]) == ["TUI", "name", "group", "group_name"]
     assert len({row["TUI"] for row in rows}) == len(rows) == 127
-    assert (
-        len({(row["group"], row["group_name"]) for row in rows}) == len({row["group"] for row in rows}) == 15
-    )
+    assert len({(row["group"], row["group_name"]) for row in rows}) == len({row["group"] for row in rows}) == 15
     assert {(row[1], row[3]) for row in rrf("MRSTY")} <= {(row["TUI"], row["name"]) for row in rows}
     group = {row["TUI"]: row["group"] for row in rows}
     assert (group["T047"], group["T023"], group["T121"]) == ("DISO", "ANAT", "CHEM")
@@ -258,12 +248,8 @@ def test_the_script_draws_exactly_the_committed_studies(tmp_path: Path) -> None:
         pytest.skip("KGKIT_DATA is not set: the draw of examples/openi is not repeated")
     source = Path(data) / "indiana_cxr"
     script = ROOT / "examples" / "select_openi.py"
-    subprocess.run(
-        [sys.executable, str(script), str(source), str(tmp_path / "openi")], check=True, timeout=120
-    )
-    drawn = {
-        path.relative_to(tmp_path / "openi") for path in (tmp_path / "openi").rglob("*") if path.is_file()
-    }
+    subprocess.run([sys.executable, str(script), str(source), str(tmp_path / "openi")], check=True, timeout=120)
+    drawn = {path.relative_to(tmp_path / "openi") for path in (tmp_path / "openi").rglob("*") if path.is_file()}
     own = {Path("README.md"), Path("LICENSE"), Path("SHA256SUMS")}
     assert drawn == {path.relative_to(OPENI) for path in OPENI.rglob("*") if path.is_file()} - own
     assert all((tmp_path / "openi" / path).read_bytes() == (OPENI / path).read_bytes() for path in drawn)

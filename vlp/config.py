@@ -75,7 +75,8 @@ class TargetConfig:
     """
 
     min_count: Count = 10
-    max_fraction: Fraction = 0.9
+    max_fraction: Fraction = 0.5
+    max_overlap: Fraction = 0.8
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ class QueryNetwork(nn.Module):
 
     feature_mean: Tensor
     feature_std: Tensor
+    query_mean: Tensor
+    query_std: Tensor
 
     def __init__(self, feature_dim: int, query_dim: int, config: ModelConfig) -> None:
         super().__init__()
@@ -113,6 +115,8 @@ class QueryNetwork(nn.Module):
         # weights.
         self.register_buffer("feature_mean", torch.zeros(feature_dim))
         self.register_buffer("feature_std", torch.ones(feature_dim))
+        self.register_buffer("query_mean", torch.zeros(query_dim))
+        self.register_buffer("query_std", torch.ones(()))
         self.patch_projection = nn.Linear(feature_dim, config.width)
         self.query_projection = nn.Linear(query_dim, config.width)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
@@ -139,7 +143,7 @@ class QueryNetwork(nn.Module):
         positions = torch.zeros(1, 1, 1, device=patches.device)
         if self.config.position_encoding:
             positions = sincos_positions(rows, columns, self.config.width).to(patches)
-        questions = self.query_projection(query_vectors)
+        questions = self.query_projection((query_vectors - self.query_mean) / self.query_std)
         queries = questions.expand(batch, -1, -1)
         for layer in self.layers:
             queries = layer(queries, patches, positions)
@@ -153,11 +157,19 @@ class QueryNetwork(nn.Module):
         """Reports in the joint space, unit norm: float [B, E] to [B, J]."""
         return F.normalize(self.report_projection(report_vectors), dim=-1)
 
-    def fit_standardisation(self, patch_features: Tensor) -> None:
-        """Set mean and standard deviation per channel from features [N, Hp, Wp, D] of the training films."""
+    def fit_standardisation(self, patch_features: Tensor, query_vectors: Tensor) -> None:
+        """Set means and standard deviations from the training set.
+
+        Args:
+            patch_features: float [N, Hp, Wp, D]; each channel gets its own.
+            query_vectors: float [Q, E]; the mean is a vector, the deviation one number, so that angles survive.
+        """
         flat = patch_features.float().flatten(0, 2)
         self.feature_mean.copy_(flat.mean(0))
         self.feature_std.copy_(flat.std(0, correction=0).clamp_min(1e-3))
+        if len(query_vectors) > 1:
+            self.query_mean.copy_(query_vectors.mean(0))
+        self.query_std.copy_((query_vectors - self.query_mean).square().mean().sqrt().clamp_min(1e-3))
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Tensor:

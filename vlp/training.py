@@ -124,7 +124,7 @@ def train(config: TrainConfig) -> TrainSummary:
     train_films, val_films = load_films(data, questions, tower, config, accelerator.device)
     with _own_randomness(config.recipe.seed):
         network = QueryNetwork(train_films.features.shape[-1], questions.vectors.shape[1], config.recipe.model)
-        network.fit_standardisation(train_films.features[0])
+        network.fit_standardisation(train_films.features[0], questions.vectors)
         step = TrainingStep(network, questions.vectors, config.recipe.loss)
         state = _Loop(accelerator, step, config, partial).run(train_films, val_films)
     network.load_state_dict(state.best)

@@ -95,7 +95,7 @@ class TextTower(nn.Module):
         """Unit vectors of many texts without gradients, with progress; float32 [len(tokens), dim] on the CPU."""
         was_training = self.training
         self.eval()
-        distinct = sorted({tuple(row) for row in tokens}, key=lambda row: (len(row), row))  # many names differ in case alone
+        distinct = sorted({tuple(row) for row in tokens}, key=lambda row: (len(row), row))  # many differ in case alone
         vectors = torch.empty(len(distinct), self.dim)
         with progress(description, len(distinct), "texts") as report:
             for at in range(0, len(distinct), _ENCODE_BATCH):

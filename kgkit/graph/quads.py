@@ -133,14 +133,13 @@ def _edge_lines(edges: pl.DataFrame) -> Iterator[str]:
 
 
 def _graph_descriptions(tables: SourceTables) -> Iterator[str]:
-    """Who each named graph is (PROV-O, licence level), and the relations it declares; kept inside the graph itself."""
-    used = dict(tables.edges.group_by("graph").agg(pl.col("relation").unique().sort()).iter_rows())
+    """Who each named graph is (PROV-O, licence level), kept inside it; and, in a graph apart, the relations used."""
     for graph in tables.graphs:
         iri = f"<{ns.GRAPH}{graph.name}>"
         for predicate, value in _description(graph, tables):
             yield f"{iri} <{predicate}> {value} {iri} ."
-        for relation in used.get(graph.name, []):
-            yield from _relation_declaration(relation, iri)
+    for relation in tables.edges["relation"].unique().sort():
+        yield from _relation_declaration(relation, f"<{ns.RELATION_GRAPH}>")
 
 
 def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str, str]]:
@@ -153,7 +152,7 @@ def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str,
 
 def _relation_declaration(relation: str, graph: str) -> Iterator[str]:
     iri = f"<{ns.RELATION}{_quoted(relation)}>"
-    yield f"{iri} <{ns.RDF_TYPE}> <{ns.XSD.replace('2001/XMLSchema#', '2002/07/owl#')}ObjectProperty> {graph} ."
+    yield f"{iri} <{ns.RDF_TYPE}> <{ns.OWL_OBJECT_PROPERTY}> {graph} ."
     yield f"{iri} <{ns.RDFS_LABEL}> {literal(relation.replace('_', ' '))}@en {graph} ."
     if relation == "isa":
         yield f"{iri} <{ns.RDFS_SUBPROPERTY}> <{ns.BROADER}> {graph} ."

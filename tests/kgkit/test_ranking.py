@@ -25,9 +25,11 @@ from kgkit.ranking import bootstrap_interval, realistic_ranks, summarise_ranks
 from kgkit.views.splits import TripleSplit
 from kgkit.views.triples import TripleView
 
+Case = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 
 @st.composite
-def queries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def queries(draw: st.DrawFn) -> Case:
     """Whole-numbered scores with many ties, the right column of each row, other known columns."""
     shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 12)))
     scores = draw(hnp.arrays(np.float64, shape, elements=st.integers(-3, 3).map(float)))
@@ -37,7 +39,7 @@ def queries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(queries())
-def test_ranks_equal_pykeens_and_a_plain_loop(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_ranks_equal_pykeens_and_a_plain_loop(case: Case) -> None:
     scores, positive, known = case
     ranks = realistic_ranks(scores, positive, known)
     own = torch.from_numpy(np.take_along_axis(scores, positive[:, None], axis=1))
@@ -56,15 +58,13 @@ def test_ranks_equal_pykeens_and_a_plain_loop(case: tuple[np.ndarray, np.ndarray
 
 
 @given(queries())
-def test_filtering_never_worsens_a_rank(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_filtering_never_worsens_a_rank(case: Case) -> None:
     scores, positive, known = case
     assert (realistic_ranks(scores, positive, known) <= realistic_ranks(scores, positive, np.zeros_like(known))).all()
 
 
 @given(queries(), st.randoms(use_true_random=False))
-def test_the_order_of_candidates_does_not_matter(
-    case: tuple[np.ndarray, np.ndarray, np.ndarray], random: Random
-) -> None:
+def test_the_order_of_candidates_does_not_matter(case: Case, random: Random) -> None:
     scores, positive, known = case
     order = np.array(random.sample(range(scores.shape[1]), scores.shape[1]))
     place = np.argsort(order)
@@ -73,7 +73,7 @@ def test_the_order_of_candidates_does_not_matter(
 
 
 @given(queries())
-def test_a_strictly_rising_map_of_the_scores_changes_nothing(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_a_strictly_rising_map_of_the_scores_changes_nothing(case: Case) -> None:
     scores, positive, known = case
     np.testing.assert_array_equal(
         realistic_ranks(scores**3 + 2 * scores + 7, positive, known), realistic_ranks(scores, positive, known)

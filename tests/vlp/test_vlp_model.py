@@ -61,7 +61,10 @@ def test_the_local_reader_sees_one_patch_at_a_time(films: torch.Tensor, queries:
     changed = films.clone()
     changed[:, 2, 3] += 5
     patches = [network.patch_projection(x.flatten(1, 2)) for x in (films, changed)]
-    questions, positions = network.query_projection(queries), sincos_positions(4, 5, 16)
+    questions, positions = (
+        network.query_projection((queries - network.query_mean) / network.query_std),
+        sincos_positions(4, 5, 16),
+    )
     evidence = []
     for given in patches:
         reader = network.local_reader
@@ -90,7 +93,11 @@ def test_positions_are_all_different() -> None:
 
 def test_standardisation_makes_channels_comparable(films: torch.Tensor) -> None:
     network = network_of(CONFIG)
-    network.fit_standardisation(films * torch.tensor([1.0, 10, 100, 0, 5, 7]) + 3)
+    vectors = torch.eye(10)[:4] + 2
+    network.fit_standardisation(films * torch.tensor([1.0, 10, 100, 0, 5, 7]) + 3, vectors)
+    standard = (vectors - network.query_mean) / network.query_std
+    assert torch.allclose(standard.mean(0), torch.zeros(10), atol=1e-5)
+    assert standard.square().mean() == pytest.approx(1, abs=1e-4)
     assert torch.allclose(network.feature_mean[3], torch.tensor(3.0))
     assert network.feature_std[3] == pytest.approx(1e-3)
     assert torch.allclose(network.feature_std[2] / network.feature_std[0], torch.tensor(100.0), rtol=0.2)

@@ -107,26 +107,28 @@ def close_targets(reports: ReportStates, concepts: Sequence[str], knowledge: Kno
 def choose_concepts(reports: ReportStates, config: TargetConfig, knowledge: Knowledge) -> dict[str, int]:
     """The concepts worth a query: those present often enough in the training reports, ancestors among them.
 
-    An ancestor that no report names and that is present in exactly the studies of another chosen concept asks
-    nothing new and is left out.
+    An ancestor that no report names is left out where it says little: if most studies have it, or if the studies that
+    have it are nearly those of another query.
 
     Returns:
         Concept -> number of studies in which it is present; sorted by concept.
     """
     mentioned = set(reports.concepts)
     candidates = sorted(mentioned.union(*(knowledge.ancestors(concept) for concept in mentioned)))
-    present = close_targets(reports, candidates, knowledge) == TargetValue.PRESENT
+    present = (close_targets(reports, candidates, knowledge) == TargetValue.PRESENT).astype(np.float32)
     counts = present.sum(axis=0)
-    limit = config.max_fraction * len(reports.study_ids)
-    frequent = [row for row, count in enumerate(counts) if config.min_count <= count <= limit]
-    seen: set[bytes] = set()
-    chosen: dict[str, int] = {}
-    for row in sorted(frequent, key=lambda row: (candidates[row] not in mentioned, candidates[row])):
-        column = present[:, row].tobytes()
-        if candidates[row] in mentioned or column not in seen:
-            chosen[candidates[row]] = int(counts[row])
-        seen.add(column)
-    return dict(sorted(chosen.items()))
+    shared = present.T @ present
+    overlap = shared / np.maximum(counts[:, None] + counts[None, :] - shared, 1)
+    chosen: list[int] = []
+    for row in sorted(
+        range(len(candidates)), key=lambda row: (candidates[row] not in mentioned, counts[row], candidates[row])
+    ):
+        if counts[row] < config.min_count:
+            continue
+        is_vague = counts[row] > config.max_fraction * len(reports.study_ids)
+        if candidates[row] in mentioned or not (is_vague or (overlap[row, chosen] > config.max_overlap).any()):
+            chosen.append(row)
+    return {candidates[row]: int(counts[row]) for row in sorted(chosen)}
 
 
 def _deny_normal(best: dict[tuple[int, str], int], knowledge: Knowledge) -> None:

@@ -25,11 +25,13 @@ from kgkit.encoder.checkpoint import load_checkpoint, save_checkpoint
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.corpus import Corpus
 from kgkit.encoder.evaluation import link_prediction
+from kgkit.encoder.objectives import triple_keys
 from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.encoder.text_tower import TextTower
-from kgkit.encoder.training import train_encoder
+from kgkit.encoder.training import _prepare, train_encoder
 from kgkit.errors import InputError, KgkitError
 from kgkit.recipe import recipe_to_dict
+from kgkit.views.splits import shuffle_tails
 
 Recipe = Callable[..., EncoderRecipe]
 Train = Callable[..., ConceptEncoder]
@@ -115,6 +117,26 @@ def test_metrics_and_manifest_say_what_was_done(tiny_encoder: Path, tiny_corpus:
         "training_log.jsonl", "vectors.safetensors",
     }  # fmt: skip
     assert "| link prediction | trained |" in (tiny_encoder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("control", ["none", "shuffled-graph"])
+def test_held_out_facts_reach_training_in_no_way(
+    tiny_corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, control: str
+) -> None:
+    """They pass no message, at evaluation either, are never predicted and mask no candidate."""
+    run, _ = _prepare(tiny_recipe(f"train.control={control}"), tiny_corpus, tmp_path / "no checkpoint")
+    sizes = (tiny_corpus.view.num_concepts, tiny_corpus.view.num_relations)
+    train = tiny_corpus.split.train
+    if control == "shuffled-graph":
+        train = shuffle_tails(train, seed=0)
+    assert run.known.tolist() == triple_keys(*torch.from_numpy(train).T, sizes).sort().values.tolist()
+    everything = run.batches.sampler.sample(torch.arange(sizes[0]), [1000], torch.Generator())
+    messages = {frozenset(pair) for pair in everything.edge_index.T.tolist()}
+    assert messages == {frozenset((head, tail)) for head, _, tail in train.tolist()}
+    for step in range(1, 10):
+        batch = run.batches.draw(0, step)[1]
+        facts = zip(batch.graph.nodes[batch.heads], batch.relations, batch.graph.nodes[batch.tails], strict=True)
+        assert {tuple(map(int, fact)) for fact in facts} <= set(map(tuple, train.tolist()))
 
 
 # The same again, and what changes it
