@@ -70,8 +70,8 @@ class TargetConfig:
 
     Attributes:
         min_count: Training studies in which a concept is present (after closure) to make it a query.
-        max_fraction: Concepts present in more than this part of the training studies say nothing and are left
-            out.
+        max_fraction: An ancestor that no report names is left out if more than this part of the studies have it.
+        max_overlap: Likewise if the studies that have it are those of another query, by their Jaccard index.
     """
 
     min_count: Count = 10

@@ -111,8 +111,9 @@ class QueryNetwork(nn.Module):
     def __init__(self, feature_dim: int, query_dim: int, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        # Standardises each channel of the frozen tower; set once from the training films, then saved with the
-        # weights.
+        # Standardise what comes from frozen models; set once from the training set, then saved with the weights.
+        # Concept vectors share a large common part ("a finding of the chest"): with it left in, `normal` was read as
+        # one more disease (on 414 films: AUROC .21, against .67 without it).
         self.register_buffer("feature_mean", torch.zeros(feature_dim))
         self.register_buffer("feature_std", torch.ones(feature_dim))
         self.register_buffer("query_mean", torch.zeros(query_dim))

@@ -143,7 +143,7 @@ def test_frequent_concepts_and_their_ancestors_become_queries(knowledge: Knowled
     rows += [("s9", MASS, "present"), *((f"s{n}", MASS, "absent") for n in range(6))]
     studies = [f"s{n}" for n in range(10)]
     states = report_states(mention_table(*rows), studies, knowledge)
-    chosen = choose_concepts(states, TargetConfig(min_count=3), knowledge)
+    chosen = choose_concepts(states, TargetConfig(min_count=3, max_fraction=0.9), knowledge)
     assert {c: chosen[c] for c in (CARDIOMEGALY, DISEASE, EFFUSION)} == {CARDIOMEGALY: 4, DISEASE: 6, EFFUSION: 3}
     assert MASS not in chosen
     assert DISEASE not in choose_concepts(states, TargetConfig(min_count=3, max_fraction=0.5), knowledge)
@@ -155,6 +155,8 @@ def test_an_unnamed_ancestor_with_the_same_studies_asks_nothing_new(knowledge: K
     chosen = choose_concepts(states, TargetConfig(min_count=3), knowledge)
     assert EFFUSION in chosen
     assert DISEASE not in chosen
+    kept = choose_concepts(states, TargetConfig(min_count=3, max_overlap=1), knowledge)
+    assert kept == {EFFUSION: 4, DISEASE: 4} | {c: 4 for c in kept if c not in (EFFUSION, DISEASE)}
 
 
 def test_unlinked_and_unknown_concepts_are_counted(knowledge: Knowledge) -> None:

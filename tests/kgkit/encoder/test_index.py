@@ -83,6 +83,18 @@ def test_the_exact_index_equals_brute_force(named: ConceptIndex, seed: int, k: i
     assert [hit.rank for hit in hits] == list(range(1, min(k, 300) + 1))
 
 
+def test_a_concept_of_many_names_leaves_room_for_others(tmp_path: Path) -> None:
+    names = np.repeat(unit_rows(1, 16, 1), 60, axis=0) + 0.01 * unit_rows(60, 16, 2)
+    names /= np.linalg.norm(names, axis=1, keepdims=True)
+    listed = [("test:000003", row) for row in range(60)]
+    index = index_of(write_encoder(tmp_path / "e", unit_rows(9, 16, 3), names=listed, name_vectors=names))
+    hits = index.search(names[:1], 5)[0]
+    assert [(hit.concept, hit.rank) for hit in hits] == [
+        (concept, rank) for rank, (concept, _) in enumerate(brute_force(index.encoder, names[0])[:5], 1)
+    ]
+    assert hits[0].concept == "test:000003"
+
+
 def test_many_queries_are_answered_as_each_alone(named: ConceptIndex) -> None:
     queries = unit_rows(20, 24, 8)
     together = named.search(queries, 7)
