@@ -66,6 +66,8 @@ def steps(films: tuple[Film, ...]) -> list[Step]:
         Step(f'kgkit query demo/kg "{COUNT_BY_RELATION}"', "The graph answers SPARQL: its commonest relations.", "relations.tsv"),
         Step("kgkit train-encoder demo/kg --out demo/encoder --recipe fast",
              "A text encoder and a graph network learn one vector per concept."),
+        Step("kgkit train-encoder demo/kg --out demo/control --recipe fast --set train.control=shuffled-graph",
+             "The same training on a graph whose facts were shuffled: what the real graph must beat."),
         Step("kgkit index demo/encoder", "The vectors become a search index."),
         Step(f"kgkit search demo/encoder {searches} -k 5 --json", "Lay words find medical concepts.", "search.json"),
         Step(f"kgkit neighbours demo/encoder {CONCEPT} -k 8 --json", "The concepts nearest to pleural effusion.", "neighbours.json"),

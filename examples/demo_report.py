@@ -47,7 +47,11 @@ def write_report(demo: Path, root: Path) -> None:
     parts = [
         _head(run),
         _graph(_json(demo / "info.json"), demo / "relations.tsv"),
-        _encoder(_json(demo / "encoder/metrics.json"), _lines(demo / "encoder/training_log.jsonl")),
+        _encoder(
+            _json(demo / "encoder/metrics.json"),
+            _json(demo / "control/metrics.json"),
+            _lines(demo / "encoder/training_log.jsonl"),
+        ),
         _search(_json(demo / "search.json"), _json(demo / "neighbours.json")),
         _model(_json(demo / "evaluation/metrics.json"), _lines(demo / "model/training_log.jsonl"), demo),
         _films(run["films"], demo, root),
@@ -101,18 +105,23 @@ annotated example reports. A <b>concept</b> is one medical idea, whatever its na
 <div><h3>Rows not used, and why</h3>{_table(["rows", "reason"], skips)}</div></div>"""
 
 
-def _encoder(metrics: dict[str, Any], log: list[dict[str, Any]]) -> str:
+def _encoder(metrics: dict[str, Any], control: dict[str, Any], log: list[dict[str, Any]]) -> str:
     names = {
         "link_prediction": "Which concept completes a fact it never saw?",
         "synonym_retrieval": "Which concept does a name it never saw mean?",
     }
     rows = []
+    rivals = {
+        "this encoder": metrics["trained"],
+        "before training": metrics["untrained"],
+        "shuffled graph": control["trained"],
+    }
     for task, words in names.items():
-        for who in ("trained", "untrained"):
-            row = metrics[who][task]
+        for who, figures in rivals.items():
+            row = figures[task]
             low, high = row["mrr_interval"]
-            label = "this encoder" if who == "trained" else "before training"
-            rows.append([words if who == "trained" else "", label, f"<b>{row['mrr']:.3f}</b>", f"{low:.3f} to {high:.3f}",
+            question = words if who == "this encoder" else ""
+            rows.append([question, who, f"<b>{row['mrr']:.3f}</b>", f"{low:.3f} to {high:.3f}",
                          f"{row['hits_at_10']:.0%}", f"{row['num_queries']:,}"])  # fmt: skip
     chance = _chance(metrics["trained"]["link_prediction"]["num_candidates"])
     steps = [record["step"] for record in log]
@@ -131,7 +140,8 @@ def _encoder(metrics: dict[str, Any], log: list[dict[str, Any]]) -> str:
     return f"""<h2>2. The concept encoder</h2>
 <p>Every concept gets a vector from its words (a small language model) and from its neighbours in the graph (a graph
 network). <b>MRR</b> is the mean of 1/rank of the right concept among all {metrics["trained"]["link_prediction"]["num_candidates"]:,}:
-1 is perfect, chance is {chance:.4f}. <b>Hits@10</b>: how often the right one is among the first ten.</p>
+1 is perfect, chance is {chance:.4f}. <b>Hits@10</b>: how often the right one is among the first ten. <b>Shuffled graph</b> is the same training on facts whose right-hand sides were
+exchanged at random: only what beats it has learnt from the graph.</p>
 {_table(["question", "", "MRR", "95% interval", "Hits@10", "queries"], rows)}
 <div class="two">{_svg(losses)}{_svg(curve)}</div>"""
 

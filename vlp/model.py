@@ -1,10 +1,10 @@
 """The query network, on one page: concepts ask, patches answer.
 
-A Disease Query Network in the line of KAD (Zhang et al., Nature Communications 14:4542, 2023) and MedKLIP (Wu
-et al., ICCV 2023): query vectors cross-attend to the patch features of a film in decoder layers. Queries do
-not see each other (as in CARZero), so a score never depends on what else was asked. Two readers answer, and
-their logits are added: one reads the decoded query, which has seen the whole film; the other adds up what
-    single patches say, and its parts are the heat map.
+A Disease Query Network in the line of KAD (Zhang et al., Nature Communications 14:4542, 2023) and MedKLIP (Wu et al.,
+ICCV 2023): query vectors cross-attend to the patch features of a film in decoder layers. Queries do not see each other
+(as in CARZero), so a score never depends on what else was asked. Two readers answer, and their logits are added: one
+reads the decoded query, which has seen the whole film; the other weighs what single patches say, and its weights are
+the heat map.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ class QueryOutput(NamedTuple):
 
     Attributes:
         logits: float [B, Q], the two readers' logits added.
-        local_logits: float [B, Q], those of the local reader; a bias plus the sum of its contributions.
-        contributions: float [B, Q, Hp, Wp], what each patch adds to the local logit.
+        local_logits: float [B, Q], those of the local reader; a bias plus the sum of attention x evidence.
+        attention: float [B, Q, Hp, Wp], how much each patch has to say in the local logit, sum 1: the heat map.
+        evidence: float [B, Q, Hp, Wp], what each patch says.
         embedding: float [B, J], the film in the joint space, unit norm.
     """
 
     logits: Tensor
     local_logits: Tensor
-    contributions: Tensor
+    attention: Tensor
+    evidence: Tensor
     embedding: Tensor
 
 
@@ -86,12 +88,12 @@ class LocalReader(nn.Module):
         self.question, self.patch = nn.Linear(width, width), nn.Linear(width, width)
         self.bias = nn.Linear(width, 1)
 
-    def forward(self, questions: Tensor, patches: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, Q] and contributions [B, Q, P] of patches [B, P, W] to questions [Q, W]."""
+    def forward(self, questions: Tensor, patches: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, Q], attention and evidence [B, Q, P] of patches [B, P, W] for questions [Q, W]."""
         questions, memory = self.norm_question(questions), self.norm_patch(patches) + positions
         evidence = self.question(questions) @ self.patch(memory).transpose(1, 2) / math.sqrt(questions.shape[-1])
-        contributions = evidence.softmax(dim=-1) * evidence
-        return self.bias(questions).squeeze(-1) + contributions.sum(-1), contributions
+        attention = evidence.softmax(dim=-1)
+        return self.bias(questions).squeeze(-1) + (attention * evidence).sum(-1), attention, evidence
 
 
 class QueryNetwork(nn.Module):
@@ -148,11 +150,11 @@ class QueryNetwork(nn.Module):
         queries = questions.expand(batch, -1, -1)
         for layer in self.layers:
             queries = layer(queries, patches, positions)
-        local_logits, contributions = self.local_reader(questions, patches, positions)
+        local_logits, attention, evidence = self.local_reader(questions, patches, positions)
         logits = self.context_reader(queries).squeeze(-1) + local_logits
         embedding = F.normalize(self.image_projection(patches.mean(1)), dim=-1)
         grid = (batch, len(query_vectors), rows, columns)
-        return QueryOutput(logits, local_logits, contributions.view(grid), embedding)
+        return QueryOutput(logits, local_logits, attention.view(grid), evidence.view(grid), embedding)
 
     def embed_reports(self, report_vectors: Tensor) -> Tensor:
         """Reports in the joint space, unit norm: float [B, E] to [B, J]."""

@@ -106,8 +106,8 @@ class Grounding:
 
     Attributes:
         query: The query.
-        heatmap: float32 [H, W] in pixels of the original film, 0..1 (1 = strongest); NaN outside the field
-            the model saw.
+        heatmap: float32 [H, W] in pixels of the original film, 0..1 (0 = an even share of the attention or less); NaN
+            outside the field the model saw.
         box: (x0, y0, x1, y1) around the hottest region, half-open, in original pixels; None if the map is
             flat.
         score: Probability of the query, 0..1.

@@ -17,6 +17,7 @@ class TextConfig:
     pooling: Literal["mean", "cls"]
     max_name_tokens: int  # longer names are cut
     max_definition_tokens: int
+    dropout: float  # in the transformer; the contrast is regularised by its other names, and dropout costs a sixth
     frozen_layers: int  # embeddings and this many first layers keep their weights
 
 

@@ -42,6 +42,9 @@ class TextTower(nn.Module):
         self.config = config
         self.dim = int(self.transformer.config.hidden_size)
         self._freeze(config.frozen_layers)
+        for module in self.transformer.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.dropout
 
     @property
     def vocabulary_size(self) -> int:

@@ -32,7 +32,7 @@ def test_a_score_does_not_depend_on_what_else_was_asked(films: torch.Tensor, que
     for position in range(len(queries)):
         alone = network(films, queries[position : position + 1])
         assert torch.allclose(alone.logits[:, 0], together.logits[:, position], atol=1e-5)
-        assert torch.allclose(alone.contributions[:, 0], together.contributions[:, position], atol=1e-5)
+        assert torch.allclose(alone.attention[:, 0], together.attention[:, position], atol=1e-5)
 
 
 def test_with_query_self_attention_it_does(films: torch.Tensor, queries: torch.Tensor) -> None:
@@ -48,11 +48,28 @@ def test_a_score_does_not_depend_on_the_batch(films: torch.Tensor, queries: torc
 
 
 def test_the_local_logit_is_the_sum_of_its_parts(films: torch.Tensor, queries: torch.Tensor) -> None:
-    """Without its contributions the local logit is a number that no film changes."""
+    """Without what its patches say, the local logit is a number that no film changes."""
     output = network_of(CONFIG)(films, queries)
-    assert output.contributions.shape == (3, 7, 4, 5)
-    rest = output.local_logits - output.contributions.sum((2, 3))
+    assert output.attention.shape == output.evidence.shape == (3, 7, 4, 5)
+    assert torch.allclose(output.attention.sum((2, 3)), torch.ones(3, 7), atol=1e-5)
+    rest = output.local_logits - (output.attention * output.evidence).sum((2, 3))
     assert torch.allclose(rest, rest[:1].expand(3, -1), atol=1e-5)
+
+
+def test_the_heat_map_does_not_depend_on_what_bias_and_evidence_share(
+    films: torch.Tensor, queries: torch.Tensor
+) -> None:
+    """Move a constant from the bias into every patch's evidence: neither logits nor attention may change."""
+    network = network_of(CONFIG)
+    before = network(films, queries)
+    questions = network.query_projection((queries - network.query_mean) / network.query_std)
+    asked = network.local_reader.question(network.local_reader.norm_question(questions))
+    with torch.no_grad():
+        network.local_reader.patch.bias += 0.5
+        moved = 0.5 * asked.sum(-1) / 16**0.5
+        after = network(films, queries)
+    assert torch.allclose(after.local_logits - moved, before.local_logits, atol=1e-4)
+    assert torch.allclose(after.attention, before.attention, atol=1e-5)
 
 
 def test_the_local_reader_sees_one_patch_at_a_time(films: torch.Tensor, queries: torch.Tensor) -> None:

@@ -242,11 +242,11 @@ def test_the_overlay_has_the_size_of_the_film(tiny_model_dir: Path, tmp_path: Pa
 
 def test_one_hot_patch_lands_on_its_place_in_the_film() -> None:
     """A film twice as wide as high fills rows 16 to 48 of the square; patch (3, 1) is centred on (12, 28) there."""
-    contributions = np.full((8, 8), -1.0, dtype=np.float32)
-    contributions[3, 1] = 2.0
-    heat = heatmap_in_pixels(contributions, ResizePad((100, 200), 64), (4.0, 4.0))
+    attention = np.zeros((8, 8), dtype=np.float32)
+    attention[3, 1] = 1.0
+    heat = heatmap_in_pixels(attention, ResizePad((100, 200), 64), (4.0, 4.0))
     y, x = np.unravel_index(int(heat.argmax()), heat.shape)
-    assert heat.max() == 1
+    assert heat.max() == pytest.approx(1)
     assert (x, y) == (pytest.approx(37, abs=2), pytest.approx(37, abs=2))
     x0, y0, x1, y1 = hottest_box(heat)
     assert x0 <= x < x1
@@ -254,10 +254,15 @@ def test_one_hot_patch_lands_on_its_place_in_the_film() -> None:
     assert (x1 - x0) * (y1 - y0) < 0.25 * heat.size
 
 
-def test_nothing_for_the_query_gives_an_empty_map() -> None:
-    heat = heatmap_in_pixels(np.full((4, 4), -0.5, dtype=np.float32), ResizePad((30, 20), 64), (4.0, 4.0))
-    assert (heat == 0).all()
-    assert hottest_box(heat) is None
+def test_a_map_in_which_no_place_stands_out_is_pale_and_has_no_box() -> None:
+    geometry = ResizePad((30, 20), 64)
+    even = np.full((4, 4), 1 / 16, dtype=np.float32)
+    assert heatmap_in_pixels(even, geometry, (8.0, 8.0)).max() < 0.1
+    assert hottest_box(heatmap_in_pixels(even, geometry, (8.0, 8.0))) is None
+    assert hottest_box(heatmap_in_pixels(np.zeros((4, 4), dtype=np.float32), geometry, (8.0, 8.0))) is None
+    one = np.zeros((4, 4), dtype=np.float32)
+    one[1, 2] = 1
+    assert heatmap_in_pixels(one, geometry, (8.0, 8.0)).max() == pytest.approx(1)
 
 
 def test_the_heat_map_finds_the_drawn_square(tiny_encoder_dir: Path, tiny_tower_dir: Path, tmp_path: Path) -> None:
