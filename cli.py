@@ -292,17 +292,21 @@ def predict(
     model: ModelPath,
     paths: Annotated[list[Path], typer.Argument(metavar="FILM...", help="Films (JPEG, PNG, DICOM) or folders.")],
     query: Annotated[
-        list[str], typer.Option(help="Name, concept id or free text; may be repeated; all trained ones if not given.")
+        list[str],
+        typer.Option(
+            help="Name, concept id or free text; may be repeated; if not given, the findings it was trained on."
+        ),
     ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Table to write, .csv or .json.")] = None,
     top: Annotated[int, typer.Option(help="Lines printed per film.")] = 10,
+    all_concepts: Annotated[bool, typer.Option("--all", help="Ask for every concept it was trained on.")] = False,
     kg_encoder: OptionalEncoder = None,
 ) -> None:
     """Answer queries about films."""
     from vlp.predict import PredictConfig
     from vlp.predict import predict as run
 
-    done = run(PredictConfig(model, tuple(paths), tuple(query), kg_encoder, out))
+    done = run(PredictConfig(model, tuple(paths), tuple(query), kg_encoder, out, all_concepts))
     for image in dict.fromkeys(found.image for found in done.found):
         print(image)
         answers = sorted((found for found in done.found if found.image == image), key=lambda found: -found.probability)

@@ -28,9 +28,13 @@ from vlp.model import QueryNetwork, QueryOutput
 from vlp.towers import ImageTower, PatchGeometry, TowerSpec, build_tower
 
 QUERY_COLUMNS = {
-    "concept": pl.String, "name": pl.String, "text": pl.String, "is_text_encoded": pl.Boolean, "count":
-    pl.Int64,
-}  # fmt: skip
+    "concept": pl.String,
+    "name": pl.String,
+    "text": pl.String,
+    "is_text_encoded": pl.Boolean,
+    "is_finding": pl.Boolean,
+    "count": pl.Int64,
+}
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,14 @@ class AskedConcept:
         name: For people.
         text: The words that were encoded, or the preferred name.
         is_text_encoded: Whether the vector comes from the words, not from the graph.
+        is_finding: Whether it stands in the table of findings; the others are broader or rarer concepts.
     """
 
     concept: str
     name: str
     text: str
     is_text_encoded: bool
+    is_finding: bool
 
 
 class Knowledge:
@@ -96,9 +98,10 @@ class Knowledge:
         finding = self.finding_of(concept)
         if concept in self.encoder:
             name = finding.name if finding is not None else self.encoder.name(concept)
-            return AskedConcept(concept, name, self.encoder.name(concept), is_text_encoded=False)
+            text = self.encoder.name(concept)
+            return AskedConcept(concept, name, text, is_text_encoded=False, is_finding=finding is not None)
         assert finding is not None, concept
-        return AskedConcept(concept, finding.name, finding.query, is_text_encoded=True)
+        return AskedConcept(concept, finding.name, finding.query, is_text_encoded=True, is_finding=True)
 
     def find(self, words: str) -> AskedConcept:
         """What a user's words denote: a finding (key, name, phrase), a concept id, else the words."""
@@ -110,7 +113,7 @@ class Knowledge:
         concept = self.encoder.resolve(words.strip())
         if concept is not None:
             return self.ask(concept)
-        return AskedConcept("", words.strip(), words.strip(), is_text_encoded=True)
+        return AskedConcept("", words.strip(), words.strip(), is_text_encoded=True, is_finding=False)
 
     def vectors(self, asked: Sequence[AskedConcept]) -> FloatArray:
         """Query vectors: float32 [len(asked), dim], rows of unit norm."""

@@ -28,9 +28,10 @@ class PredictConfig:
     Attributes:
         model_dir: MODEL folder.
         paths: Films (JPEG, PNG, TIFF, DICOM) and folders of films.
-        queries: Names, concept ids or free text; empty for all the model was trained on.
+        queries: Names, concept ids or free text; empty for the findings the model was trained on.
         encoder_dir: ENCODER for queries the model does not hold; by default where it stood at training.
         out_path: Where to write a table (.csv or .json); None to write nothing.
+        all_concepts: With no queries, ask for every concept it was trained on, the broader ones too.
     """
 
     model_dir: Path
@@ -38,6 +39,7 @@ class PredictConfig:
     queries: tuple[str, ...] = ()
     encoder_dir: Path | None = None
     out_path: Path | None = None
+    all_concepts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def predict(config: PredictConfig) -> Predictions:
         raise InputError(f"cannot write {config.out_path.suffix!r}; expected .csv or .json", config.out_path)
     model = load_model(config.model_dir)
     paths = find_images(list(config.paths))
-    resolved = resolve_queries(model, config.queries, config.encoder_dir)
+    resolved = resolve_queries(model, config.queries, config.encoder_dir, findings_only=not config.all_concepts)
     found: list[FindingPrediction] = []
     failed: list[tuple[str, str]] = []
     with progress("predict", len(paths), "films") as bar:

@@ -28,7 +28,9 @@ class ResolvedQueries:
     vectors: Tensor
 
 
-def resolve_queries(model: VlpModel, asked: Sequence[str], encoder_dir: Path | None = None) -> ResolvedQueries:
+def resolve_queries(
+    model: VlpModel, asked: Sequence[str], encoder_dir: Path | None = None, *, findings_only: bool = False
+) -> ResolvedQueries:
     """Match names, concept ids and free text to query vectors.
 
     What the model was trained on needs no encoder. Anything else is taken from the encoder: as a finding or
@@ -38,14 +40,17 @@ def resolve_queries(model: VlpModel, asked: Sequence[str], encoder_dir: Path | N
         model: The model to be asked.
         asked: Names, CURIEs or free text; empty for every query of the model.
         encoder_dir: ENCODER; by default where it stood when the model was trained.
+        findings_only: With nothing asked, take the model's findings and leave out its broader concepts.
 
     Raises:
         InputError: if an encoder is needed and is missing or is not the one the model was trained with.
     """
     trained = _TrainedQueries(model)
     if not asked:
-        everything = tuple(trained.query(row) for row in range(len(model.queries)))
-        return ResolvedQueries(everything, model.query_vectors)
+        rows = list(range(len(model.queries)))
+        if findings_only:
+            rows = [row for row in rows if model.queries[row].is_finding] or rows
+        return ResolvedQueries(tuple(trained.query(row) for row in rows), model.query_vectors[rows])
     queries: list[Query] = []
     vectors: list[Tensor] = []
     knowledge: Knowledge | None = None

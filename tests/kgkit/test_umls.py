@@ -243,7 +243,7 @@ def test_the_counts_of_the_bundled_graph_are_those_of_a_slow_reader(thorax_kg_di
     assert (
         info["counts"].items()
         >= {
-            "named graphs": 4 + 2,  # the vocabularies, the release with its types, the preferred names
+            "named graphs": 4 + 3,  # vocabularies; release with its types, preferred names, relations
             "concepts": len({row[0] for row in tables["MRCONSO"]}),
             "names": len(names),
             "triples": len(positive),

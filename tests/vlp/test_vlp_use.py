@@ -159,6 +159,17 @@ def test_a_query_goes_by_id_name_or_phrase(tiny_model_dir: Path) -> None:
     assert all(torch.equal(row, found.vectors[0]) for row in found.vectors)
 
 
+def test_nothing_asked_means_the_findings_or_everything(tiny_model_dir: Path) -> None:
+    model = load_model(tiny_model_dir)
+    broader = replace(model.queries[1], is_finding=False)
+    model = replace(model, queries=(model.queries[0], broader, *model.queries[2:]))
+    everything = resolve_queries(model, [])
+    assert [query.concept for query in everything.queries] == [query.concept for query in model.queries]
+    findings = resolve_queries(model, [], findings_only=True)
+    assert [query.concept for query in findings.queries] == [q.concept for q in model.queries if q is not broader]
+    assert torch.equal(findings.vectors, everything.vectors[[0, *range(2, len(model.queries))]])
+
+
 def test_an_unseen_concept_and_free_text_come_from_the_encoder(tiny_model_dir: Path) -> None:
     found = resolve_queries(load_model(tiny_model_dir), [MASS, "HP:0033821", "fluid around the lung"])
     mass, by_code, text = found.queries
