@@ -96,16 +96,24 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     for (label, finding), query in zip(findings.items(), resolved.queries, strict=True):
         row = metrics["normal"] if label == NORMAL else metrics["per_finding"][label]
         row |= {
-            "concept": query.concept, "name": finding.name, "seen_in_training": query.is_seen,
+            "concept": query.concept,
+            "name": finding.name,
+            "seen_in_training": query.is_seen,
             "is_text_encoded": query.is_text_encoded,
-        }  # fmt: skip
+        }
     metrics |= {
-        "split": config.split, "studies": len(predicted.study_ids), "patients":
-        len(set(predicted.patient_ids)), "studies_without_film": predicted.without_film, "seed": config.seed,
-        "resamples": RESAMPLES, "unreadable_films": [{"film": film, "reason": reason} for film, reason in
-        predicted.failed], "model_dir": str(config.model_dir), "data_digest": data.digest,
-        "labels_digest": data.manifest["labels_digest"], "encoder_digest": model.manifest["encoder_digest"],
-    }  # fmt: skip
+        "split": config.split,
+        "studies": len(predicted.study_ids),
+        "patients": len(set(predicted.patient_ids)),
+        "studies_without_film": predicted.without_film,
+        "seed": config.seed,
+        "resamples": RESAMPLES,
+        "unreadable_films": [{"film": film, "reason": reason} for film, reason in predicted.failed],
+        "model_dir": str(config.model_dir),
+        "data_digest": data.digest,
+        "labels_digest": data.manifest["labels_digest"],
+        "encoder_digest": model.manifest["encoder_digest"],
+    }
     partial = partial_folder(config.out_dir)
     _write_predictions(partial / "predictions.csv", predicted, labels, list(findings))
     page = evaluation_page(metrics, labels, predicted.scores, list(findings))
@@ -133,10 +141,14 @@ def measure(names: list[str], labels: FloatArray, predicted: StudyScores, seed: 
         resampled[name] = auroc(truth, scores, weights[:, known])
         area = estimate(float(auroc(truth, scores)), resampled[name])
         rows[name] = {
-            "auroc": _or_null(area.value), "low": _or_null(area.low), "high": _or_null(area.high),
-            "average_precision": _or_null(average_precision(truth, scores)), "positives": int(truth.sum()),
-            "n": int(known.sum()), "resamples_defined": area.resamples,
-        }  # fmt: skip
+            "auroc": _or_null(area.value),
+            "low": _or_null(area.low),
+            "high": _or_null(area.high),
+            "average_precision": _or_null(average_precision(truth, scores)),
+            "positives": int(truth.sum()),
+            "n": int(known.sum()),
+            "resamples_defined": area.resamples,
+        }
     normal = rows.pop(NORMAL, None)
     counted, rule = _macro_findings(rows)
     macro: dict[str, Any] = {"value": None, "low": None, "high": None, "findings": counted, "rule": rule}

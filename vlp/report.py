@@ -75,10 +75,15 @@ def _table_row(name: str, row: dict[str, Any], is_counted: bool) -> str:
     asked = "trained" if row.get("seen_in_training") else "zero-shot"
     label = f"<b>{escape(name)}</b>" if is_counted else escape(name)
     cells = [
-        _cell(label), _cell(value, "number"), _cell(_interval(row), "number"), _cell(_bar(row)),
-        _cell(precision, "number"),        _cell(row["positives"], "number"), _cell(row["n"], "number"),
+        _cell(label),
+        _cell(value, "number"),
+        _cell(_interval(row), "number"),
+        _cell(_bar(row)),
+        _cell(precision, "number"),
+        _cell(row["positives"], "number"),
+        _cell(row["n"], "number"),
         _cell(f"{asked}, {escape(str(row.get('concept') or 'text'))}", "quiet"),
-    ]  # fmt: skip
+    ]
     return f"<tr>{''.join(cells)}</tr>"
 
 

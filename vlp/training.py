@@ -277,9 +277,11 @@ def _open_partial(
 ) -> Path:
     """The folder the run works in, checked against the run that began it."""
     run = {
-        "recipe": recipe_to_dict(config.recipe), "data_digest": data.digest, "encoder_digest":
-        questions.encoder_digest, "tower_sha256": tower.spec.weights_sha256,
-    }  # fmt: skip
+        "recipe": recipe_to_dict(config.recipe),
+        "data_digest": data.digest,
+        "encoder_digest": questions.encoder_digest,
+        "tower_sha256": tower.spec.weights_sha256,
+    }
     partial = config.out_dir.with_name(config.out_dir.name + ".partial")
     if config.resume:
         if not partial.exists():
@@ -331,30 +333,43 @@ def _summarise(
 ) -> TrainSummary:
     metrics: dict[str, Any] = dict(validate(step, val_films)) if len(val_films) else {}
     metrics |= {
-        "best_epoch": state.best_epoch, "epochs_run": state.epoch, "train_films": len(train_films),
-        "val_films": len(val_films), "queries": len(step.query_vectors),
-    }  # fmt: skip
+        "best_epoch": state.best_epoch,
+        "epochs_run": state.epoch,
+        "train_films": len(train_films),
+        "val_films": len(val_films),
+        "queries": len(step.query_vectors),
+    }
     return TrainSummary(
         config.out_dir, len(step.query_vectors), len(train_films), len(val_films), state.best_epoch, metrics
     )
 
 
 def _write_model(
-    config: TrainConfig, data: PreparedData, questions: Questions, tower: ImageTower, partial: Path,
-    summary: TrainSummary, state: TrainingState,
-) -> None:  # fmt: skip
+    config: TrainConfig,
+    data: PreparedData,
+    questions: Questions,
+    tower: ImageTower,
+    partial: Path,
+    summary: TrainSummary,
+    state: TrainingState,
+) -> None:
     write_model_tensors(partial, tower, state.best)
     write_queries(partial, questions.queries, questions.counts, questions.vectors)
     write_json_atomically(partial / "metrics.json", summary.metrics)
     manifest = {
-        "recipe": recipe_to_dict(config.recipe), "tower": asdict(tower.spec),
+        "recipe": recipe_to_dict(config.recipe),
+        "tower": asdict(tower.spec),
         "patches": asdict(tower.geometry(config.recipe.tower.input_size)),
         "query_dim": int(questions.vectors.shape[1]),
-        "encoder_digest": questions.encoder_digest, "encoder_path": str(config.encoder_dir.resolve()),
-        "licence_level": questions.licence_level, "data_digest": data.digest, "dataset":
-        data.manifest["dataset"], "data_licence": data.manifest["licence"], "label_set":
-        data.manifest["label_set"], "mentions_unused": questions.unused,
-    }  # fmt: skip
+        "encoder_digest": questions.encoder_digest,
+        "encoder_path": str(config.encoder_dir.resolve()),
+        "licence_level": questions.licence_level,
+        "data_digest": data.digest,
+        "dataset": data.manifest["dataset"],
+        "data_licence": data.manifest["licence"],
+        "label_set": data.manifest["label_set"],
+        "mentions_unused": questions.unused,
+    }
     write_text_atomically(partial / "README.md", model_card(manifest, summary.metrics))
     for name in (_CHECKPOINT, _RUN):
         (partial / name).unlink(missing_ok=True)

@@ -27,12 +27,23 @@ _NO_VIEWS = "the XML does not say which film is frontal: the first film of each 
 # MeSH main heading, with or without a qualifier -> finding; agrees with NegBio's Open-i gold file in all but
 # 6 of 2,696 studies.
 _MESH_LABELS = {
-    "pulmonary atelectasis": "Atelectasis", "cardiomegaly": "Cardiomegaly", "pleural effusion": "Effusion",
-    "pericardial effusion": "Effusion", "infiltrate": "Infiltration", "mass": "Mass", "nodule": "Nodule",
-    "pneumonia": "Pneumonia", "pneumothorax": "Pneumothorax", "consolidation": "Consolidation",
-    "pulmonary edema": "Edema", "emphysema": "Emphysema", "pulmonary emphysema": "Emphysema",
-    "fibrosis": "Fibrosis", "pulmonary fibrosis": "Fibrosis", "normal": "normal",
-}  # fmt: skip
+    "pulmonary atelectasis": "Atelectasis",
+    "cardiomegaly": "Cardiomegaly",
+    "pleural effusion": "Effusion",
+    "pericardial effusion": "Effusion",
+    "infiltrate": "Infiltration",
+    "mass": "Mass",
+    "nodule": "Nodule",
+    "pneumonia": "Pneumonia",
+    "pneumothorax": "Pneumothorax",
+    "consolidation": "Consolidation",
+    "pulmonary edema": "Edema",
+    "emphysema": "Emphysema",
+    "pulmonary emphysema": "Emphysema",
+    "fibrosis": "Fibrosis",
+    "pulmonary fibrosis": "Fibrosis",
+    "normal": "normal",
+}
 
 
 def read_openi(source: Path) -> SourceData:
@@ -194,9 +205,7 @@ def _read_xml(source: Path, xml_files: list[Path]) -> SourceData:
         skipped += problems
         sections = {item.get("Label", "").upper(): (item.text or "").strip() for item in root.iter("AbstractText")}
         labels = mesh_labels(item.text or "" for item in root.iterfind("MeSH/major"))
-        studies[uid] = Study(
-            uid, uid, sections.get("FINDINGS", ""), sections.get("IMPRESSION", ""), images, labels
-        )  # fmt: skip
+        studies[uid] = Study(uid, uid, sections.get("FINDINGS", ""), sections.get("IMPRESSION", ""), images, labels)
     ordered = tuple(studies[uid] for uid in sorted(studies))
     return SourceData("openi", "xml", "openi", LICENCE, source, ordered, tuple(skipped), (_NO_VIEWS,))
 

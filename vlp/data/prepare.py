@@ -114,12 +114,20 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
     }
     counts = dict(Counter(splits["split"].to_list()))
     content = {
-        "dataset": source.name, "layout": source.layout, "label_set": source.label_set, "licence":
-        source.licence, "image_root": str(source.image_root.resolve()), "encoder_digest": encoder.digest,
-        "seed": config.seed, **digests, "studies": counts, "films": len(images), "mentions": len(mentions),
-        "skipped": [{"name": name, "reason": reason} for name, reason in skipped], "notes":
-        list(source.notes),
-    }  # fmt: skip
+        "dataset": source.name,
+        "layout": source.layout,
+        "label_set": source.label_set,
+        "licence": source.licence,
+        "image_root": str(source.image_root.resolve()),
+        "encoder_digest": encoder.digest,
+        "seed": config.seed,
+        **digests,
+        "studies": counts,
+        "films": len(images),
+        "mentions": len(mentions),
+        "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
+        "notes": list(source.notes),
+    }
     partial = partial_folder(config.out_dir)
     studies.write_parquet(partial / "studies.parquet")
     images.write_parquet(partial / "images.parquet")
@@ -187,10 +195,16 @@ def _study_table(studies: Iterable[Study]) -> pl.DataFrame:
     studies = list(studies)
     labels = sorted({name for study in studies for name in study.labels})
     rows = [
-        (s.study_id, s.patient_id, s.findings, s.impression, report_text(s.findings, s.impression),
-         *(s.labels.get(name) for name in labels))
+        (
+            s.study_id,
+            s.patient_id,
+            s.findings,
+            s.impression,
+            report_text(s.findings, s.impression),
+            *(s.labels.get(name) for name in labels),
+        )
         for s in studies
-    ]  # fmt: skip
+    ]
     schema: dict[str, Any] = STUDY_COLUMNS | {LABEL_PREFIX + name: pl.Int8 for name in labels}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -202,9 +216,21 @@ def _link_reports(studies: pl.DataFrame, linker: ReportLinker) -> pl.DataFrame:
             bar.advance()
             for position, m in enumerate(linker.link(study_id, text).mentions):
                 rows.append(
-                    (study_id, position, m.text, m.start, m.end, m.section, m.kind.value, m.certainty.value,
-                     m.temporality.value, m.experiencer.value, m.concept, m.link_score)
-                )  # fmt: skip
+                    (
+                        study_id,
+                        position,
+                        m.text,
+                        m.start,
+                        m.end,
+                        m.section,
+                        m.kind.value,
+                        m.certainty.value,
+                        m.temporality.value,
+                        m.experiencer.value,
+                        m.concept,
+                        m.link_score,
+                    )
+                )
     return pl.DataFrame(rows, schema=MENTION_COLUMNS, orient="row")
 
 

@@ -19,18 +19,34 @@ from kgkit.interface import InputError, choices, read_manifest
 
 LABEL_PREFIX = "label:"
 STUDY_COLUMNS = {
-    "study_id": pl.String, "patient_id": pl.String, "findings": pl.String, "impression": pl.String, "text":
-    pl.String,
-}  # fmt: skip
+    "study_id": pl.String,
+    "patient_id": pl.String,
+    "findings": pl.String,
+    "impression": pl.String,
+    "text": pl.String,
+}
 IMAGE_COLUMNS = {
-    "study_id": pl.String, "path": pl.String, "view": pl.String, "width": pl.Int32, "height": pl.Int32,
+    "study_id": pl.String,
+    "path": pl.String,
+    "view": pl.String,
+    "width": pl.Int32,
+    "height": pl.Int32,
     "sha256": pl.String,
-}  # fmt: skip
+}
 MENTION_COLUMNS = {
-    "study_id": pl.String, "mention": pl.Int32, "text": pl.String, "start": pl.Int32, "end": pl.Int32,
-    "section": pl.String, "kind": pl.String, "certainty": pl.String, "temporality": pl.String,
-    "experiencer": pl.String, "concept": pl.String, "link_score": pl.Float64,
-}  # fmt: skip
+    "study_id": pl.String,
+    "mention": pl.Int32,
+    "text": pl.String,
+    "start": pl.Int32,
+    "end": pl.Int32,
+    "section": pl.String,
+    "kind": pl.String,
+    "certainty": pl.String,
+    "temporality": pl.String,
+    "experiencer": pl.String,
+    "concept": pl.String,
+    "link_score": pl.Float64,
+}
 SPLIT_COLUMNS = {"study_id": pl.String, "patient_id": pl.String, "split": pl.String}
 
 
