@@ -114,7 +114,7 @@ class ConceptIndex:
         _require_positive(k)
         vectors = np.ascontiguousarray(vectors)
         if semantic_type is not None:
-            members = self._members(semantic_type)
+            members = self.encoder.rows_of_type(semantic_type)
             return [self._hits(self._scan(vector, members), k) for vector in vectors]
         return [self._hits(best, k) for best in self._nearest(vectors, k)]
 
@@ -169,14 +169,6 @@ class ConceptIndex:
         best = np.full(len(self.encoder.concepts), -np.inf, dtype=np.float32)
         np.maximum.at(best, self._owners, per_owner)
         return {int(row): float(best[row]) for row in members}
-
-    def _members(self, semantic_type: str) -> IntArray:
-        types = [self.encoder.semantic_types(concept) for concept in self.encoder.concepts]
-        rows = np.array([row for row, tuis in enumerate(types) if semantic_type in tuis], dtype=np.int64)
-        if not len(rows):
-            known = {tui for tuis in types for tui in tuis}
-            raise InputError(f"no concept has the semantic type {semantic_type!r}; {choices(semantic_type, known)}")
-        return rows
 
     def _hits(self, best: dict[int, float], k: int) -> list[SearchHit]:
         # Equal scores in the order of ids, the same every time.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
-from kgkit.errors import InputError, UnknownConceptError
+from kgkit.errors import InputError, UnknownConceptError, choices
 from kgkit.files import read_manifest
 
 FloatArray = npt.NDArray[np.float32]
@@ -128,6 +128,19 @@ class ConceptEncoder:
     def semantic_types(self, concept: str) -> tuple[str, ...]:
         """TUIs of a concept."""
         return tuple(self._table["semantic_types"][self._row_of(concept)].to_list())
+
+    def rows_of_type(self, semantic_type: str) -> npt.NDArray[np.int64]:
+        """Rows of the concepts with a TUI, ascending.
+
+        Raises:
+            InputError: if no concept has it, with the nearest TUIs.
+        """
+        types = self._table["semantic_types"]
+        rows = types.list.contains(semantic_type).arg_true().to_numpy().astype(np.int64)
+        if not len(rows):
+            known = types.explode().drop_nulls().unique().to_list()
+            raise InputError(f"no concept has the semantic type {semantic_type!r}; {choices(semantic_type, known)}")
+        return rows
 
     def parents(self, concept: str) -> tuple[str, ...]:
         """Direct is-a parents of a concept."""
