@@ -87,11 +87,15 @@ def info(kg: KgPath, as_json: Json = False) -> None:
     from kgkit.graph.store import KnowledgeGraph
 
     graph = KnowledgeGraph(kg)
-    content = {"graph_digest": graph.digest, "counts": graph.counts(), "sources": graph.manifest["sources"]}
+    content: dict[str, Any] = {
+        "graph_digest": graph.digest,
+        "counts": graph.counts(),
+        "sources": graph.manifest["sources"],
+    }
     if as_json:
         _print_json(content)
         return
-    for name, count in graph.counts().items():
+    for name, count in content["counts"].items():
         print(f"{count:>12,}  {name}")
     print(f"digest {graph.digest}")
     for key, source in graph.manifest["sources"].items():

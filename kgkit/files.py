@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,22 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         version = manifest.get("format_version")
         raise InputError(f"format version {version!r}, this kgkit reads {FORMAT_VERSION}", path)
     return dict(manifest)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Content of a TOML file.
+
+    Args:
+        path: The file.
+        what: What kind of file it is, for the message.
+
+    Raises:
+        InputError: if it is missing, not UTF-8 or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"not a readable TOML {what} ({error})", path) from error
 
 
 def provenance() -> dict[str, Any]:

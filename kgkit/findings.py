@@ -6,7 +6,6 @@ each data set calls it.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kgkit.errors import InputError, choices
+from kgkit.files import read_toml
 from kgkit.linking.phrases import phrase_parts
 from kgkit.resources import resource
 
@@ -64,10 +64,7 @@ def load_findings(path: Path | None = None) -> dict[str, Finding]:
         InputError: naming the file, the finding and the value that is wrong.
     """
     path = path or resource("ontologies/findings.toml")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"not a readable TOML file of findings ({error})", path) from error
+    content = read_toml(path, "file of findings")
     findings = {key: _finding(key, table, path) for key, table in content.items()}
     if not findings:
         raise InputError("no finding in this file", path)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from kgkit.errors import InputError, choices
+from kgkit.files import read_toml
 from kgkit.resources import resource
 
 T = TypeVar("T")
@@ -30,10 +31,7 @@ def load_recipe(recipe_type: type[T], family: str, name: str, overrides: Sequenc
         InputError: naming the key or value, the file and the choices.
     """
     path = _recipe_path(family, name)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"not a readable TOML recipe ({error})", path) from error
+    content = read_toml(path, "recipe")
     for override in overrides:
         _apply_override(content, override)
     _refuse_unknown_keys(recipe_type, content, str(path), prefix="")

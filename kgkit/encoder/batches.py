@@ -33,8 +33,8 @@ class BatchMaker:
         tokens = iter(tower.tokenize(flat, limit))
         self._names = [[next(tokens) for _ in names] for names in corpus.names]
         self._several = np.flatnonzero([len(names) > 1 for names in corpus.names])
-        definitions = tower.tokenize([text for _, text in corpus.definitions], tower.config.max_definition_tokens)
-        self._definitions = definitions if corpus.definitions else []
+        texts = [text for _, text in corpus.definitions]
+        self._definitions = tower.tokenize(texts, tower.config.max_definition_tokens)
         self._defined = np.array([row for row, _ in corpus.definitions], dtype=np.int64)
         view = corpus.view
         self.sampler = NeighbourSampler(triples, view.num_concepts, view.num_relations)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,9 @@ def load_checkpoint(
     Raises:
         InputError: if the file is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            about = json.loads((stream.metadata() or {})["about"])
-            content = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"damaged checkpoint ({error}); remove it to start anew", path) from error
+    with _opened(path) as stream:
+        about = json.loads((stream.metadata() or {})["about"])
+        content = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a mapping
     model.load_state_dict(
         {key.removeprefix("model."): value for key, value in content.items() if key.startswith("model.")}
     )
@@ -67,8 +66,15 @@ def load_checkpoint(
 
 def read_about(path: Path) -> dict[str, Any]:
     """Only the JSON part of a checkpoint."""
+    with _opened(path) as stream:
+        return dict(json.loads((stream.metadata() or {})["about"]))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file's tensors and metadata; whatever is wrong with them is a damaged checkpoint."""
     try:
         with safe_open(path, framework="pt") as stream:
-            return dict(json.loads((stream.metadata() or {})["about"]))
+            yield stream
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"damaged checkpoint ({error}); remove it to start anew", path) from error

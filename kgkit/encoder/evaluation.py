@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kgkit.encoder.corpus import Corpus
 from kgkit.encoder.model import EncoderModel
-from kgkit.encoder.objectives import relation_truth_mask, triple_keys
+from kgkit.encoder.objectives import known_keys, relation_truth_mask
 from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.ranking import FloatArray, bootstrap_interval, realistic_ranks, summarise_ranks
 from kgkit.views.triples import IntArray
@@ -18,12 +18,11 @@ from kgkit.views.triples import IntArray
 _CHUNK = 256
 
 
-def evaluate_vectors(vectors: Tensor, bank: Tensor, model: EncoderModel, corpus: Corpus, seed: int) -> dict[str, Any]:
+def evaluate_vectors(vectors: Tensor, model: EncoderModel, corpus: Corpus, seed: int) -> dict[str, Any]:
     """Held-out figures of some concept vectors, each with a 95% bootstrap interval.
 
     Args:
         vectors: float32 [N, dim], unit rows: what is measured.
-        bank: float32 [N, dim], the text vectors of the preferred names, a baseline for synonym retrieval.
         model: Scores relations and reads names.
         corpus: Holds the held-out triples and names.
         seed: Of the bootstrap.
@@ -57,9 +56,8 @@ def link_prediction(vectors: Tensor, scorer: RelationScorer, corpus: Corpus, que
         corpus: All its triples are known truths.
         queries: int64 [q, 3].
     """
-    facts = torch.from_numpy(corpus.view.triples)
     sizes = (corpus.view.num_concepts, corpus.view.num_relations)
-    known = triple_keys(facts[:, 0], facts[:, 1], facts[:, 2], sizes).sort().values
+    known = known_keys(torch.from_numpy(corpus.view.triples), sizes)
     every = torch.arange(len(vectors))[None, :]
     sides: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     for chunk in torch.split(torch.from_numpy(queries), _CHUNK):

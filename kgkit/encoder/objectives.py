@@ -60,6 +60,11 @@ def relation_truth_mask(
     return keys[at] == wanted
 
 
+def known_keys(facts: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """Sorted keys of some facts, int64 [n, 3] -> [n]; what `relation_truth_mask` looks in."""
+    return triple_keys(facts[:, 0], facts[:, 1], facts[:, 2], sizes).sort().values
+
+
 def triple_keys(heads: Tensor, relations: Tensor, tails: Tensor, sizes: tuple[int, int]) -> Tensor:
     """One int64 key per (head, relation, tail)."""
     num_concepts, num_relations = sizes

@@ -68,8 +68,9 @@ def distinct_names(graph: KnowledgeGraph) -> list[str]:
 
 
 def _names(graph: KnowledgeGraph) -> pl.DataFrame:
-    rows = pl.DataFrame({"name": distinct_names(graph)}, schema={"name": pl.String}).with_row_index("vector")
-    names = pl.read_parquet(graph.views / "names.parquet").join(rows, on="name", maintain_order="left")
+    names = pl.read_parquet(graph.views / "names.parquet")
+    rows = names.select(pl.col("name").unique().sort()).with_row_index("vector")  # the order of `distinct_names`
+    names = names.join(rows, on="name", maintain_order="left")
     return names.with_columns(pl.col("vector").cast(pl.Int64)).select(list(NAME_COLUMNS))
 
 

@@ -21,7 +21,7 @@ from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.corpus import Corpus, build_corpus
 from kgkit.encoder.evaluation import evaluate_vectors, link_prediction
 from kgkit.encoder.model import EncoderModel, all_concept_vectors
-from kgkit.encoder.objectives import triple_keys
+from kgkit.encoder.objectives import known_keys
 from kgkit.encoder.precision import autocast_for, choose_precision
 from kgkit.encoder.saving import distinct_names, save_encoder
 from kgkit.errors import InputError, KgkitError
@@ -76,7 +76,7 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
     about = {"graph_digest": graph.digest, "recipe": recipe_to_dict(recipe)}
     folder = _open_partial(out, about, resume)
     run, about["precision"] = _prepare(recipe, corpus, folder / "checkpoint.safetensors")
-    untrained = evaluate_vectors(run.bank, run.bank, run.model, corpus, recipe.seed)
+    untrained = evaluate_vectors(run.bank, run.model, corpus, recipe.seed)
     _train(run, folder, about)
     strings = distinct_names(graph)
     tokens = run.model.text.tokenize(strings, recipe.text.max_name_tokens)
@@ -85,7 +85,7 @@ def train_encoder(kg: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = 
     run.bank = names[[row[name] for name in corpus.preferred]]
     vectors = _finite_vectors(run)
     metrics = {
-        "trained": evaluate_vectors(vectors, run.bank, run.model, corpus, recipe.seed),
+        "trained": evaluate_vectors(vectors, run.model, corpus, recipe.seed),
         "untrained": untrained,
         "control": recipe.train.control,
         "held_out": {
@@ -134,9 +134,8 @@ def _prepare(recipe: EncoderRecipe, corpus: Corpus, checkpoint: Path) -> tuple[_
     optimiser = torch.optim.AdamW(groups, lr=0.0, weight_decay=recipe.train.weight_decay, fused=True)
     autocast = autocast_for(precision)
     bank = model.text.encode_all(batches.preferred_tokens, autocast, "untrained concept vectors")
-    facts = torch.from_numpy(train)
     sizes = (corpus.view.num_concepts, corpus.view.num_relations)
-    known = triple_keys(facts[:, 0], facts[:, 1], facts[:, 2], sizes).sort().values
+    known = known_keys(torch.from_numpy(train), sizes)
     return _Run(recipe, corpus, model, batches, accelerator, optimiser, autocast, bank, known), precision
 
 

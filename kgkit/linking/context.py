@@ -7,7 +7,6 @@ like a trigger and is none. The triggers stand in `ontologies/context_rules.toml
 
 from __future__ import annotations
 
-import tomllib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kgkit.errors import InputError, choices
+from kgkit.files import read_toml
 from kgkit.linking.phrases import WordAutomaton, longest_first
 from kgkit.linking.sections import split_sections
 from kgkit.linking.sentences import split_sentences
@@ -182,10 +182,7 @@ def load_context_rules(path: Path | None = None) -> ContextRules:
         InputError: naming the file, the table and the phrase that is wrong.
     """
     path = path or resource("ontologies/context_rules.toml")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"not a readable TOML file ({error})", path) from error
+    content = read_toml(path, "file")
     triggers: dict[tuple[Category, Direction], frozenset[tuple[str, ...]]] = {}
     terminations: dict[Category, set[tuple[str, ...]]] = {category: set() for category in Category}
     shared = content.pop("shared", {})

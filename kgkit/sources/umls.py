@@ -14,7 +14,7 @@ import polars as pl
 
 from kgkit.errors import InputError
 from kgkit.namespaces import code_curie, plain
-from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
+from kgkit.sources.base import DEFINITIONS, EDGES, TYPES, IngestLog, NamedGraph, SourceTables
 from kgkit.sources.relations import REL_NOT_USED, REL_WITHOUT_RELA, RelationNames, canonical_edges
 from kgkit.sources.rrf import RrfFolder
 
@@ -62,15 +62,13 @@ def read_umls(
     atoms = _kept_atoms(rrf, log, languages)
     if atoms.is_empty():
         raise InputError(f"no atom is left of MRCONSO in {', '.join(languages)}, not suppressed", path)
-    atoms = atoms.with_columns(graph=_graph_of("SAB", versions))
     concepts = atoms["concept"].unique().sort()
     minted = concepts.str.slice(len("umls:C")).cast(pl.Int64) >= _FIRST_PLACEHOLDER
     used = set(atoms["SAB"].unique().to_list())
     levels = dict(atoms.group_by("SAB").agg(pl.col("SRL").cast(pl.Int64, strict=False).max().fill_null(0)).iter_rows())
     graphs = [NamedGraph(umls_graph, f"UMLS Metathesaurus {release}", max(levels.values()))]
-    graphs += [NamedGraph(versions.get(sab, (f"{sab}@{release}", sab))[0], versions.get(sab, ("", sab))[1], levels[sab])
-               for sab in sorted(used)]  # fmt: skip
     versions |= {sab: (f"{sab}@{release}", sab) for sab in used - versions.keys()}
+    graphs += [NamedGraph(*versions[sab], levels[sab]) for sab in sorted(used)]
     atoms = atoms.with_columns(graph=_graph_of("SAB", versions))
     return SourceTables(
         name="umls",
@@ -145,7 +143,7 @@ def _codes(atoms: pl.DataFrame) -> pl.DataFrame:
 
 def _types(rrf: RrfFolder, log: IngestLog, concepts: pl.Series, graph: str) -> pl.DataFrame:
     if not rrf.has("MRSTY"):
-        return SourceTables("umls", "", ()).types
+        return pl.DataFrame(schema=TYPES)
     rows = rrf.read("MRSTY").with_columns(concept="umls:" + pl.col("CUI"))
     rows = _drop(rows, "MRSTY", (("concept not kept", ~pl.col("concept").is_in(concepts.implode())),), log)
     distinct = rows.select(graph=pl.lit(graph), concept="concept", tui="TUI").unique()
@@ -157,7 +155,7 @@ def _definitions(
     rrf: RrfFolder, log: IngestLog, concepts: pl.Series, versions: Mapping[str, tuple[str, str]]
 ) -> pl.DataFrame:
     if not rrf.has("MRDEF"):
-        return SourceTables("umls", "", ()).definitions
+        return pl.DataFrame(schema=DEFINITIONS)
     rows = rrf.read("MRDEF").with_columns(concept="umls:" + pl.col("CUI"))
     reasons = (
         ("suppressed", pl.col("SUPPRESS").is_in(["O", "E", "Y"])),
@@ -177,7 +175,7 @@ def _edges(
 ) -> pl.DataFrame:
     """Relations with head = CUI2 and tail = CUI1, one row per fact and vocabulary."""
     if not rrf.has("MRREL"):
-        return SourceTables("umls", "", ()).edges
+        return pl.DataFrame(schema=EDGES)
     rows = rrf.read("MRREL").select(
         "REL", "RELA", "SAB", "DIR", "SUPPRESS", head="umls:" + pl.col("CUI2"), tail="umls:" + pl.col("CUI1")
     )
