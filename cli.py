@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ vlp = typer.Typer(
 KgPath = Annotated[Path, typer.Argument(metavar="KG", help="Graph folder.")]
 EncoderPath = Annotated[Path, typer.Argument(metavar="ENCODER", help="Encoder folder.")]
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first defective row.")]
 KgOut = Annotated[Path, typer.Option("--out", help="Graph folder to create or add to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Recipe = Annotated[str, typer.Option(help="Name of a bundled recipe, or path of a TOML file.")]
@@ -45,40 +47,294 @@ SemanticType = Annotated[
 OptionalEncoder = Annotated[
     Path | None, typer.Option("--kg-encoder", help="Encoder for queries that the model was not trained on.")
 ]
+Corpus = Annotated[str | None, typer.Option(help="Name of the corpus; the file's or folder's if not given.")]
+CorpusRelease = Annotated[str, typer.Option("--release", help="Release of the corpus.")]
+CorpusLevel = Annotated[
+    int,
+    typer.Option("--licence-level", min=0, max=9, help="Restriction level (SRL); lower it where reports may be shared."),
+]
 
 
 @ingest.command("umls")
 def ingest_umls(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="META folder: RRF tables, plain or .gz.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A release: META folder, *-metathesaurus-full.zip, *-full.zip or its .nlm files; "
+            "tables plain, .gz or in pieces.",
+        ),
+    ],
     out: KgOut,
     release: Annotated[str | None, typer.Option(help="Release name; read from the path (2026AA) if not given.")] = None,
-    language: Annotated[list[str], typer.Option(help="LAT to keep; may be repeated.")] = ["ENG"],  # noqa: B006 - Typer copies it
+    language: Annotated[list[str], typer.Option(metavar="LAT", help="Language to keep; may be repeated.")] = ["ENG"],  # noqa: B006 - Typer copies it
+    vocabulary: Annotated[
+        list[str], typer.Option(metavar="SAB", help="Vocabulary to keep (all if not given); may be repeated.")
+    ] = [],  # noqa: B006
+    without: Annotated[list[str], typer.Option(metavar="SAB", help="Vocabulary to leave out; may be repeated.")] = [],  # noqa: B006
+    semantic_type: Annotated[
+        list[str], typer.Option(metavar="TUI", help="Keep concepts of this semantic type; may be repeated.")
+    ] = [],  # noqa: B006
+    semantic_group: Annotated[
+        list[str], typer.Option(metavar="GROUP", help="Keep concepts of this group (DISO, ANAT, ...); may be repeated.")
+    ] = [],  # noqa: B006
+    root: Annotated[
+        str | None, typer.Option(metavar="CUI", help="Keep this concept and all below it by is-a.")
+    ] = None,
+    max_licence_level: Annotated[
+        int | None, typer.Option(help="Leave out vocabularies with a higher restriction level (SRL).")
+    ] = None,
+    suppressed: Annotated[bool, typer.Option("--suppressed", help="Keep suppressed names and relations.")] = False,
+    relations: Annotated[
+        str,
+        typer.Option(
+            help="typed: no sibling cliques, no qualifiers; hierarchy: is-a and part-of alone; all; none."
+        ),
+    ] = "typed",
+    hierarchies: Annotated[
+        bool, typer.Option("--hierarchies", help="Read MRHIER too: each atom's parent in its vocabulary.")
+    ] = False,
+    attribute: Annotated[
+        list[str], typer.Option(metavar="ATN", help="Attribute of MRSAT to keep; may be repeated.")
+    ] = [],  # noqa: B006
+    skip_verification: Annotated[
+        bool, typer.Option("--skip-verification", help="Go on where MRFILES gives other counts than the tables have.")
+    ] = False,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """UMLS Metathesaurus, or any files in its RRF layout."""
+    """UMLS Metathesaurus, or any files in its RRF layout. The defaults suit an English concept encoder."""
     from kgkit.graph.store import ingest as add
     from kgkit.sources.base import IngestLog
-    from kgkit.sources.umls import read_umls
+    from kgkit.sources.umls import UmlsOptions, read_umls
+    from kgkit.sources.umls_relations import RelationPolicy
+
+    options = UmlsOptions(
+        languages=tuple(language),
+        vocabularies=tuple(vocabulary),
+        without=tuple(without),
+        semantic_types=tuple(semantic_type),
+        semantic_groups=tuple(semantic_group),
+        root=root,
+        max_licence_level=max_licence_level,
+        suppressed=suppressed,
+        attributes=tuple(attribute),
+        relations=RelationPolicy(relations, suppressed, hierarchies),
+        verify=not skip_verification,
+    )
+    log = IngestLog(strict=strict)
+    _print_ingest(add(out, read_umls(path, log, release, options), log), as_json)
+
+
+SourceName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="Name of the source (HPO, MONDO); told from the file if not given. A file of the same name and release "
+        "replaces the one before: give two files of one ontology two names.",
+    ),
+]
+SourceRelease = Annotated[
+    str | None, typer.Option("--release", help="Release of the source; read from the file if not given.")
+]
+SourceLevel = Annotated[
+    int, typer.Option("--licence-level", min=0, max=9, help="Restriction level (SRL) of what it says.")
+]
+
+
+@ingest.command("obo")
+def ingest_obo(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="OBO file, plain or .gz.")],
+    out: KgOut,
+    name: SourceName = None,
+    release: SourceRelease = None,
+    licence_level: SourceLevel = 0,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """An ontology in OBO format."""
+    from kgkit.sources.obo import read_obo
+
+    _add_file(read_obo, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
+
+
+@ingest.command("obograph")
+def ingest_obograph(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="OBO graph JSON, plain or .gz.")],
+    out: KgOut,
+    name: SourceName = None,
+    release: SourceRelease = None,
+    licence_level: SourceLevel = 0,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """An ontology as OBO graph JSON, or the term JSON of cellxgene-ontology-guide."""
+    from kgkit.sources.obograph import read_obograph
+
+    _add_file(read_obograph, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
+
+
+@ingest.command("owl")
+def ingest_owl(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="OWL in RDF/XML, Turtle, N-Triples or another RDF syntax; plain or .gz.")
+    ],
+    out: KgOut,
+    name: SourceName = None,
+    release: SourceRelease = None,
+    licence_level: SourceLevel = 0,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """An OWL ontology: named classes, their names, superclasses and relations."""
+    from kgkit.sources.owl import read_owl
+
+    _add_file(read_owl, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
+
+
+@ingest.command("terms")
+def ingest_terms(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="TSV or CSV with id and name, MeSH descriptors, term JSON; plain or .gz.")
+    ],
+    out: KgOut,
+    name: SourceName = None,
+    release: SourceRelease = None,
+    licence_level: SourceLevel = 0,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """A plain table of terms."""
+    from kgkit.sources.term_tables import read_terms
+
+    _add_file(read_terms, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
+
+
+@ingest.command("sssom")
+def ingest_sssom(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="SSSOM/TSV, plain or .gz.")],
+    out: KgOut,
+    name: SourceName = None,
+    release: SourceRelease = None,
+    licence_level: SourceLevel = 0,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Mappings between vocabularies."""
+    from kgkit.sources.sssom import read_sssom
+
+    _add_file(read_sssom, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
+
+
+@ingest.command("semantic-network")
+def ingest_semantic_network(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="SRDEF, or the folder of SRDEF and SRSTR.")],
+    out: KgOut,
+    name: SourceName = None,
+    release: SourceRelease = None,
+    licence_level: SourceLevel = 0,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """The UMLS Semantic Network: semantic types and what it states between them."""
+    from kgkit.sources.semantic_network import read_semantic_network
+
+    _add_file(read_semantic_network, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
+
+
+@ingest.command("rdf")
+def ingest_rdf_command(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Turtle, N-Triples, N-Quads, TriG, RDF/XML, JSON-LD or N3; .gz, .zst.")
+    ],
+    out: KgOut,
+    name: Annotated[str | None, typer.Option(help="Name of the source; the file's if not given.")] = None,
+    release: Annotated[str, typer.Option(help="Release of the source.")] = "unversioned",
+    licence_level: Annotated[int, typer.Option(help="Restriction level (SRL, 0 to 9) of the statements.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Any RDF, SKOS above all: the statements are kept as they are. Reads an exported graph again."""
+    from kgkit.graph.store import ingest_rdf as add
+    from kgkit.sources.base import IngestLog
+    from kgkit.sources.rdf import read_rdf
 
     log = IngestLog()
-    _print_ingest(add(out, read_umls(path, log, release, tuple(language)), log), as_json)
+    _print_ingest(add(out, read_rdf(path, log, name, release, licence_level), log), as_json)
+
+
+@kgkit.command("remove")
+def remove_command(
+    kg: KgPath,
+    source: Annotated[str, typer.Option(help="Name of the source (HPO), or NAME@RELEASE; see: kgkit info KG")],
+) -> None:
+    """Remove a source; what is left equals a graph that never had it."""
+    from kgkit.graph.store import remove as run
+
+    print(f"graph digest {run(kg, source)}")
 
 
 @ingest.command("radgraph")
 def ingest_radgraph(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="RadGraph JSON, or a folder of such files.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="RadGraph .json or .jsonl (.gz), a .zip of these, or their folder.")
+    ],
     out: KgOut,
-    corpus: Annotated[str | None, typer.Option(help="Name of the corpus; the file's or folder's if not given.")] = None,
-    release: Annotated[str, typer.Option(help="Release of the corpus.")] = "1",
+    corpus: Corpus = None,
+    release: CorpusRelease = "1",
+    licence_level: CorpusLevel = 9,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """RadGraph annotations, versions 1.0 and XL."""
+    """RadGraph annotations: RadGraph 1.0, RadGraph-XL, RadGraph2, the radgraph package's output, CheXpert Plus."""
     from kgkit.graph.store import ingest as add
     from kgkit.sources.base import IngestLog
     from kgkit.sources.radgraph import read_radgraph
 
-    log = IngestLog()
-    _print_ingest(add(out, read_radgraph(path, log, corpus, release), log), as_json)
+    log = IngestLog(strict=strict)
+    _print_ingest(add(out, read_radgraph(path, log, corpus, release, licence_level), log), as_json)
+
+
+@ingest.command("labels")
+def ingest_labels(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Table of CheXpert, CheXbert or NegBio labels, .csv or .csv.gz.")
+    ],
+    out: KgOut,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column that names a report; study_id, Path, or the like if not given.")
+    ] = None,
+    corpus: Corpus = None,
+    release: CorpusRelease = "1",
+    licence_level: CorpusLevel = 9,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """The 14 CheXpert labels of reports, whoever made them; columns are joined by name."""
+    from kgkit.graph.store import ingest as add
+    from kgkit.sources.base import IngestLog
+    from kgkit.sources.report_labels import read_report_labels
+
+    log = IngestLog(strict=strict)
+    _print_ingest(add(out, read_report_labels(path, log, corpus, release, licence_level, id_column), log), as_json)
+
+
+@ingest.command("mentions")
+def ingest_mentions(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="mentions.jsonl, as kgkit link writes it.")],
+    out: KgOut,
+    corpus: Corpus = None,
+    release: CorpusRelease = "1",
+    licence_level: CorpusLevel = 9,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Reports that kgkit link has linked, with the concepts they mention."""
+    from kgkit.graph.store import ingest as add
+    from kgkit.sources.base import IngestLog
+    from kgkit.sources.mentions import read_mentions
+
+    log = IngestLog(strict=strict)
+    _print_ingest(add(out, read_mentions(path, log, corpus, release, licence_level), log), as_json)
 
 
 @kgkit.command()
@@ -117,6 +373,54 @@ def query(
 
     result = KnowledgeGraph(kg).query(sparql)
     print(results_json(result) if as_json else "\n".join("\t".join(row) for row in results_table(result)))
+
+
+@kgkit.command("export")
+def export_command(
+    kg: KgPath,
+    format_name: Annotated[
+        str,
+        typer.Option("--format", help="nquads, ntriples, turtle, trig, tsv, graphml, pykeen, pyg or neo4j."),
+    ],
+    out: Annotated[Path, typer.Option(help="File (.gz or .zst compresses it), or folder for pykeen, pyg, neo4j.")],
+    max_licence_level: Annotated[
+        int | None, typer.Option(help="Leave out vocabularies above this UMLS source restriction level (0 to 9).")
+    ] = None,
+    names: Annotated[bool, typer.Option("--names", help="tsv: add the names of head and tail.")] = False,
+    held_out: Annotated[float, typer.Option(help="pykeen: share of the facts in test; half as many in valid.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="pykeen: draws the split.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the graph, or what is left below a licence level, in another tool's format."""
+    from kgkit.graph.export import ExportOptions, export
+    from kgkit.graph.exportable import WriterOptions
+
+    options = WriterOptions(with_names=names, held_out=held_out, seed=seed)
+    done = export(kg, ExportOptions(format_name, out, max_licence_level, options))
+    if as_json:
+        _print_json({"out": str(out), "counts": done.counts, "note": done.note})
+        return
+    print(f"{', '.join(f'{count:,} {what}' for what, count in done.counts.items())}; written to {out}")
+    if done.note:
+        print(f"note: {done.note}")
+
+
+@kgkit.command("diff")
+def diff_command(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Graph folder.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Graph folder.")],
+    limit: Annotated[int, typer.Option(help="Lines printed of each kind of change.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """What changed from one graph to another: ids added, removed, merged, split; names; facts; sources."""
+    from kgkit.graph.diff import diff, diff_lines
+
+    found = diff(old, new)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    for line in diff_lines(found, limit):
+        print(line)
 
 
 @kgkit.command("train-encoder")
@@ -338,19 +642,39 @@ def ground(
     print(f"{found.query.text}: probability {found.score:.3f}, hottest box {found.box}; written to {out}")
 
 
+def _add_file(
+    read: Callable[..., Any],
+    path: Path,
+    out: Path,
+    options: tuple[str | None, str | None, int],
+    *,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Add one file by its reader; the options are name, release and licence level."""
+    from kgkit.graph.store import ingest as add
+    from kgkit.sources.base import IngestLog
+
+    log = IngestLog(strict=strict)
+    _print_ingest(add(out, read(path, log, *options), log), as_json)
+
+
 def _print_ingest(done: Any, as_json: bool) -> None:
     if as_json:
         _print_json(vars(done))
         return
     rows = ", ".join(f"{table} {count:,}" for table, count in sorted(done.rows_read.items()))
     print(f"{done.source}: {done.statements:,} statements\n  read: {rows}")
-    _print_skips(done.skipped)
+    for check in done.checks:
+        print(f"  {check}")
+    _print_skips(done.skipped, done.first_defect)
     print(f"graph digest {done.graph_digest}")
 
 
-def _print_skips(skipped: dict[str, int]) -> None:
+def _print_skips(skipped: dict[str, int], first_defect: dict[str, str] | None = None) -> None:
     for reason, count in sorted(skipped.items()):
-        print(f"  skipped {count:,}: {reason}")
+        first = (first_defect or {}).get(reason)
+        print(f"  skipped {count:,}: {reason}{f' (first: {first})' if first else ''}")
 
 
 def _hit(hit: Any) -> dict[str, Any]:

@@ -13,16 +13,24 @@ import platform
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kgkit import __version__
 from kgkit.errors import InputError
 
 FORMAT_VERSION = 1
 _LIBRARIES = ("torch", "torch-geometric", "pykeen", "transformers", "faiss-cpu", "pyoxigraph", "polars", "numpy")
-_KINDS = {"kg": "knowledge graph", "encoder": "concept encoder", "data": "prepared data", "model": "trained model"}
+_KINDS = {
+    "kg": "knowledge graph",
+    "export": "graph export",
+    "encoder": "concept encoder",
+    "data": "prepared data",
+    "model": "trained model",
+}
 
 
 def sha256_file(path: Path) -> str:
@@ -44,6 +52,29 @@ def write_text_atomically(path: Path, text: str) -> None:
 def write_json_atomically(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old content or the new, never a part."""
     write_text_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that appears under its name when it is whole; nothing appears if writing it fails.
+
+    Raises:
+        InputError: if it cannot be created.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = temporary.open("wb")
+    except OSError as error:
+        raise InputError(f"cannot create the file ({error.strerror})", path) from error
+    try:
+        with stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def partial_folder(final: Path, *, keep: bool = False) -> Path:

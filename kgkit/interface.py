@@ -20,6 +20,7 @@ from kgkit.progress import progress
 from kgkit.recipe import load_recipe, recipe_to_dict
 from kgkit.types import (
     Certainty,
+    Change,
     Experiencer,
     Mention,
     MentionKind,
@@ -31,6 +32,7 @@ from kgkit.types import (
 
 __all__ = [
     "Certainty",
+    "Change",
     "ConceptEncoder",
     "Experiencer",
     "Finding",

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from kgkit.errors import InputError
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._+-]")
+_OBO_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 BASE = "https://w3id.org/kgkit/"
 GRAPH = BASE + "graph/"
@@ -15,6 +16,7 @@ RELATION = BASE + "rela/"
 FINDING = BASE + "finding/"
 STY = "http://purl.bioontology.org/ontology/STY/"
 OBO = "http://purl.obolibrary.org/obo/"
+_OBO_IRI = re.compile(re.escape(OBO) + "([A-Za-z][A-Za-z0-9]*)_([^/#]*)")
 
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 OWL_OBJECT_PROPERTY = "http://www.w3.org/2002/07/owl#ObjectProperty"
@@ -41,6 +43,11 @@ SOURCE_CODE = BASE + "sourceCode"
 SEMANTIC_TYPE = BASE + "semanticType"
 PLACEHOLDER = BASE + "placeholderIdentifier"
 """True on a concept whose CUI was minted by a file maker and is none of the UMLS's."""
+REPLACED_BY = BASE + "replacedBy"
+"""From a retired id to what stands for it; several after a split."""
+RETIRED_REASON = BASE + "retiredReason"
+ATTRIBUTE = BASE + "attribute/"
+"""Literal attributes of a concept (MRSAT's ATN, say)."""
 LICENCE_LEVEL = BASE + "licenceLevel"
 LABEL_GRAPH = GRAPH + "preferred-labels"
 RELATION_GRAPH = GRAPH + "relations"
@@ -94,30 +101,37 @@ SAB_PREFIXES = MappingProxyType(
 
 
 def expand(curie: str) -> str:
-    """IRI of a CURIE.
+    """IRI of a CURIE; an IRI stays as it is.
 
     >>> expand("umls:C0032227")
     'https://uts.nlm.nih.gov/uts/umls/concept/C0032227'
+    >>> expand("DOID:4")
+    'http://purl.obolibrary.org/obo/DOID_4'
 
     Raises:
-        InputError: if the prefix is unknown.
+        InputError: if it is neither.
     """
     prefix, colon, local = curie.partition(":")
-    if not colon or prefix not in PREFIXES:
-        raise InputError(f"{curie!r} is not an id of a known prefix; known: {', '.join(sorted(PREFIXES))}")
-    return PREFIXES[prefix] + local
+    if prefix in PREFIXES:
+        return PREFIXES[prefix] + local
+    if local.startswith("//"):
+        return curie
+    if colon and _OBO_PREFIX.fullmatch(prefix):
+        return f"{OBO}{prefix}_{local}"
+    raise InputError(f"{curie!r} is not an id of a known prefix; known: {', '.join(sorted(PREFIXES))}")
 
 
 def compress(iri: str) -> str:
     """CURIE of an IRI; the IRI itself where no prefix fits.
 
-    >>> compress("http://purl.obolibrary.org/obo/HP_0002202")
-    'HP:0002202'
+    >>> compress("http://purl.obolibrary.org/obo/HP_0002202"), compress("http://purl.obolibrary.org/obo/DOID_4")
+    ('HP:0002202', 'DOID:4')
     """
     for space, prefix in _BY_NAMESPACE:
         if iri.startswith(space):
             return f"{prefix}:{iri[len(space) :]}"
-    return iri
+    found = _OBO_IRI.fullmatch(iri)
+    return f"{found[1]}:{found[2]}" if found and found[1] not in PREFIXES else iri
 
 
 def code_curie(sab: str, code: str) -> str:

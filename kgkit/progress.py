@@ -16,7 +16,7 @@ _LOG_INTERVAL_S = 10.0
 class ProgressReporter:
     """Counts units of work; create it with `progress`."""
 
-    def __init__(self, description: str, total: int, unit: str) -> None:
+    def __init__(self, description: str, total: int | None, unit: str) -> None:
         self._description = description
         self._total = total
         self._unit = unit
@@ -43,8 +43,11 @@ class ProgressReporter:
             self._bar.update(self._task, advance=count, rate=self._rate(now), note=self._note)
         elif now - self._last_log >= _LOG_INTERVAL_S:
             self._last_log = now
-            left = (self._total - self._done) * (now - self._started) / max(self._done, 1)
-            self._print(f"{self._done}/{self._total} {self._unit}, {self._rate(now)}, {left:.0f} s left {self._note}")
+            of, left = "", ""
+            if self._total is not None:
+                seconds = (self._total - self._done) * (now - self._started) / max(self._done, 1)
+                of, left = f"/{self._total}", f", {seconds:.0f} s left"
+            self._print(f"{self._done}{of} {self._unit}, {self._rate(now)}{left} {self._note}")
 
     def close(self) -> None:
         """Finish: one last line with the whole count and the rate."""
@@ -64,8 +67,8 @@ class ProgressReporter:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[ProgressReporter]:
-    """Show the progress of `total` units of work on standard error."""
+def progress(description: str, total: int | None, unit: str) -> Iterator[ProgressReporter]:
+    """Show the progress of `total` units of work (None: nobody knows how many) on standard error."""
     reporter = ProgressReporter(description, total, unit)
     try:
         yield reporter

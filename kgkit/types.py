@@ -47,9 +47,27 @@ class MentionRelation(StrEnum):
     SUGGESTIVE_OF = "suggestive_of"
 
 
+class Change(StrEnum):
+    """What a mention of change says of the time since an earlier study (RadGraph2: Khanna et al. 2023).
+
+    APPEARED and DISAPPEARED do not say whether a condition or a device is meant (the labels of its first annotation).
+    """
+
+    UNCHANGED = "unchanged"
+    CONDITION_APPEARED = "condition_appeared"
+    CONDITION_WORSENED = "condition_worsened"
+    CONDITION_IMPROVED = "condition_improved"
+    CONDITION_RESOLVED = "condition_resolved"
+    DEVICE_APPEARED = "device_appeared"
+    DEVICE_MOVED = "device_moved"
+    DEVICE_REMOVED = "device_removed"
+    APPEARED = "appeared"
+    DISAPPEARED = "disappeared"
+
+
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """One span of a report that denotes something.
+    """One span of a report that denotes something; or, without a span (0, 0, ""), what a labeler says of a report.
 
     Attributes:
         text: The words as they stand in the report.
@@ -64,6 +82,9 @@ class Mention:
             of ontologies/findings.toml that has no concept in the graph.
         link_score: How sure the link is, 0..1; None if it was not linked.
         relations: (relation, position of the target in the report's list of mentions).
+        change: The words say how something changed since an earlier study ("new", "resolved", "unchanged"), and
+            `relations` what; None for every other mention.
+        is_measurement: The words are a measurement ("4 cm").
     """
 
     text: str
@@ -77,6 +98,8 @@ class Mention:
     concept: str | None = None
     link_score: float | None = None
     relations: tuple[tuple[MentionRelation, int], ...] = ()
+    change: Change | None = None
+    is_measurement: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +119,12 @@ class ReportMentions:
         """Inverse of `to_json`.
 
         Raises:
-            KeyError, ValueError, TypeError: if a field is missing or holds a value outside its closed vocabulary.
+            KeyError, ValueError, TypeError, OverflowError: if a field is missing, of another kind, or outside its
+                closed vocabulary.
         """
         return ReportMentions(
-            report_id=str(record["report_id"]),
-            text=str(record["text"]),
+            report_id=_string(record["report_id"]),
+            text=_string(record["text"]),
             mentions=tuple(_mention_from_json(item) for item in record["mentions"]),
         )
 
@@ -124,18 +148,34 @@ class SearchHit:
     rank: int
 
 
-def _mention_from_json(item: Mapping[str, Any]) -> Mention:
-    score = item.get("link_score")
+def _mention_from_json(item: Any) -> Mention:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"{item!r} is not a mention")
+    score, change, concept = (item.get(key) for key in ("link_score", "change", "concept"))
     return Mention(
-        text=str(item["text"]),
-        start=int(item["start"]),
-        end=int(item["end"]),
+        text=_string(item["text"]),
+        start=_whole(item["start"]),
+        end=_whole(item["end"]),
         kind=MentionKind(item["kind"]),
         certainty=Certainty(item["certainty"]),
         temporality=Temporality(item.get("temporality", Temporality.RECENT)),
         experiencer=Experiencer(item.get("experiencer", Experiencer.PATIENT)),
-        section=str(item.get("section", "")),
-        concept=item.get("concept"),
+        section=_string(item.get("section", "")),
+        concept=None if concept is None else _string(concept),
         link_score=None if score is None else float(score),
-        relations=tuple((MentionRelation(name), int(target)) for name, target in item.get("relations", ())),
+        relations=tuple((MentionRelation(name), _whole(target)) for name, target in item.get("relations", ())),
+        change=None if change is None else Change(change),
+        is_measurement=item.get("is_measurement", False) is True,
     )
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value

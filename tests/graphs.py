@@ -7,7 +7,7 @@ from pathlib import Path
 from kgkit.graph.store import IngestSummary, ingest
 from kgkit.sources.base import IngestLog
 from kgkit.sources.radgraph import read_radgraph
-from kgkit.sources.umls import read_umls
+from kgkit.sources.umls import UmlsOptions, read_umls
 
 ROOT = Path(__file__).parent.parent
 RADGRAPH = ROOT / "examples" / "radgraph"
@@ -19,7 +19,7 @@ def ingest_umls(
 ) -> IngestSummary:
     """Ingest a META folder."""
     log = IngestLog()
-    return ingest(out, read_umls(folder, log, release, languages), log)
+    return ingest(out, read_umls(folder, log, release, UmlsOptions(languages=languages)), log)
 
 
 def ingest_radgraph(path: Path, out: Path) -> IngestSummary:

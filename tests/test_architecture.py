@@ -19,11 +19,12 @@ LAYERS = (
     ("kgkit",),
     ("kgkit.errors", "kgkit.types", "kgkit.progress", "kgkit.resources", "kgkit.ranking"),
     ("kgkit.namespaces", "kgkit.files", "kgkit.recipe"),
+    ("kgkit.findings", "kgkit.linking.phrases", "kgkit.linking.tokens"),
     ("kgkit.sources",),
     ("kgkit.views",),
     ("kgkit.graph",),
     ("kgkit.encoder",),
-    ("kgkit.findings", "kgkit.linking", "kgkit.index"),
+    ("kgkit.linking", "kgkit.index"),
     ("kgkit.interface",),
     ("vlp",),
     ("cli",),
@@ -31,11 +32,11 @@ LAYERS = (
 """A module may import from its own layer and from those above it in this table, also inside its functions."""
 
 ONLY_IN = {
-    "torch": ["kgkit.encoder.*", "vlp.*"],
+    "torch": ["kgkit.encoder.*", "kgkit.views.to_pyg", "kgkit.views.to_pykeen", "vlp.*"],
     "accelerate": ["kgkit.encoder.training", "vlp.training"],
     "transformers": ["kgkit.encoder.text_tower", "vlp.towers"],
-    "pykeen": ["kgkit.encoder.relation_scorer"],
-    "torch_geometric": ["kgkit.encoder.graph_tower"],
+    "pykeen": ["kgkit.encoder.relation_scorer", "kgkit.views.to_pykeen"],
+    "torch_geometric": ["kgkit.encoder.graph_tower", "kgkit.views.to_pyg"],
     "faiss": ["kgkit.index"],
     "onnxruntime": ["kgkit.encoder.text_onnx"],
     "pyoxigraph": ["kgkit.graph.store", "kgkit.graph.derive"],

@@ -1,55 +1,59 @@
-"""Tables to N-Quads: the RDF of one source, as sorted distinct lines without blank nodes."""
+"""Tables to N-Quads: the RDF of one source, as distinct lines without blank nodes, made and written in batches."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import polars as pl
 import zstandard
 
 from kgkit import namespaces as ns
 from kgkit.graph.mention_quads import literal, mention_lines
-from kgkit.sources.base import NamedGraph, SourceTables
-from kgkit.views.preferred import preferred_names
+from kgkit.progress import progress
+from kgkit.sources.base import NamedGraph, SourceTables, gathered
 
 _DIGEST_MODULUS = 1 << 256
 _NOT_IN_IRI = r'[^\x21-\x7e]|[<>"{}|^`\\%#?\[\]]'
+_BATCH = 250_000
+"""Rows turned into text at a time: some 40 MB."""
 
 
-def source_lines(tables: SourceTables) -> Iterator[str]:
-    """All quads of a source, one N-Quads line (without line end) each; every line is distinct."""
-    yield from _graph_descriptions(tables)
-    frames = (
-        _concept_lines(tables.concepts),
-        _name_lines(tables.names),
-        _literal_lines(tables.definitions, ns.DEFINITION, "definition", pl.col("language")),
-        _object_lines(tables.types, ns.SEMANTIC_TYPE, "STY:" + pl.col("tui")),
-        _object_lines(tables.codes, ns.SOURCE_CODE, pl.col("code")),
-        _notation_lines(tables.codes),
-        _edge_lines(tables.edges),
-    )
-    for frame in frames:
-        yield from frame
-    yield from mention_lines(tables)
+def source_lines(tables: SourceTables) -> Iterator[pl.Series]:
+    """All quads of a source in batches of N-Quads lines (without line end); every line is distinct."""
+    yield pl.Series("line", list(_graph_descriptions(tables)), dtype=pl.String)
+    yield from _Writer(tables).lines()
+    mentions = mention_lines(tables)
+    while lines := list(islice(mentions, _BATCH)):
+        yield pl.Series("line", lines, dtype=pl.String)
 
 
-def write_quads(lines: Iterable[str], path: Path) -> tuple[int, str]:
+def write_quads(batches: Iterable[pl.Series], path: Path) -> tuple[int, str]:
     """Write lines as zstd-compressed N-Quads.
 
     Returns:
         Number of lines, and the order-independent digest: the sum modulo 2^256 of the SHA-256 of each line, in hex.
     """
     count, total = 0, 0
-    with zstandard.open(path, "wb") as stream:
-        for line in lines:
-            data = line.encode()
-            stream.write(data + b"\n")
-            total += int.from_bytes(hashlib.sha256(data).digest(), "big")
-            count += 1
+    sha256 = hashlib.sha256
+    with zstandard.open(path, "wb") as stream, progress("quads", None, "statements") as reporter:
+        for batch in batches:
+            if batch.is_empty():
+                continue
+            data = str(batch.str.join("\n").item()).encode()
+            stream.write(data)
+            stream.write(b"\n")
+            hashes = b"".join([sha256(line).digest() for line in data.split(b"\n")])
+            count += len(batch)
+            reporter.advance(len(batch))
+            # Summed as eight 32-bit limbs: Python's own big numbers would take as long as the hashing.
+            limbs = np.frombuffer(hashes, dtype=">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
+            total += sum(int(limb) << (32 * (7 - place)) for place, limb in enumerate(limbs))
     return count, f"{total % _DIGEST_MODULUS:064x}"
 
 
@@ -58,78 +62,107 @@ def read_quads(path: Path) -> io.BufferedReader:
     return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True), 1 << 20)
 
 
-def preferred_label_lines(names: pl.DataFrame) -> Iterator[str]:
-    """The derived graph: one `skos:prefLabel` per concept and language, from the best names of all vocabularies."""
-    best = preferred_names(names).with_columns(graph=pl.lit(ns.LABEL_GRAPH.removeprefix(ns.GRAPH)))
-    yield from _literal_lines(best, ns.PREF_LABEL, "name", pl.col("language"))
+def preferred_label_lines(preferred: pl.DataFrame) -> Iterator[pl.Series]:
+    """The derived graph: one `skos:prefLabel` per concept and language.
+
+    Args:
+        preferred: Columns id (CURIE), name, language.
+    """
+    graph = pl.lit(f" <{ns.LABEL_GRAPH}> .")
+    for rows in preferred.iter_slices(_BATCH):
+        parts = (iri_terms(pl.col("id")), pl.lit(f" <{ns.PREF_LABEL}> "), _literal("name"), pl.lit("@"), "language")
+        yield rows.select(line=pl.concat_str(*parts, graph))["line"]
 
 
-def _iri(curie: pl.Expr) -> pl.Expr:
-    """`<IRI>` of a CURIE column; characters that no IRI may hold are percent-encoded."""
-    prefix, local = curie.str.extract(r"^([^:]*):", 1), curie.str.replace(r"^[^:]*:", "")
+def iri_terms(ids: pl.Expr) -> pl.Expr:
+    """`<IRI>` of a column of CURIEs; characters that no IRI may hold are percent-encoded, whole IRIs stay."""
+    prefix, local = ids.str.extract(r"^([^:]*):", 1), ids.str.replace(r"^[^:]*:", "")
     safe = (
         pl.when(local.str.contains(_NOT_IN_IRI))
-        .then(local.map_elements(_quoted, return_dtype=pl.String))
+        .then(local.map_elements(_quoted, return_dtype=pl.String, skip_nulls=True))
         .otherwise(local)
     )
-    return "<" + prefix.replace_strict(dict(ns.PREFIXES), return_dtype=pl.String) + safe + ">"
+    space = prefix.replace_strict(dict(ns.PREFIXES), default=None, return_dtype=pl.String)
+    curie = space.fill_null(pl.lit(ns.OBO) + prefix + "_") + safe
+    return "<" + pl.when(local.str.starts_with("//")).then(ids).otherwise(curie) + ">"
+
+
+class _Writer:
+    """Turns the tables of one source into lines; ids, relations and graphs are spelled out once and gathered."""
+
+    def __init__(self, tables: SourceTables) -> None:
+        self._tables = tables
+        self._ids = tables.ids.to_frame("id").select(iri_terms(pl.col("id"))).to_series()
+        self._relations = pl.Series("relation", [relation_term(name) for name in tables.relations], dtype=pl.String)
+        names = [graph.name for graph in tables.graphs]
+        self._graphs = pl.Series("graph", [f" <{ns.GRAPH}{name}> ." for name in names], dtype=pl.String)
+        vocabularies = [f"^^<{ns.BASE}vocabulary/{name.partition('@')[0]}>" for name in names]
+        self._notation_types = pl.Series("type", vocabularies, dtype=pl.String)
+
+    def lines(self) -> Iterator[pl.Series]:
+        tables = self._tables
+        yield from self._concepts()
+        yield from self._names()
+        text = _literal("definition") + "@" + pl.col("language")
+        yield from self._statements(tables.definitions, "concept", ns.DEFINITION, text)
+        yield from self._statements(tables.types, "concept", ns.SEMANTIC_TYPE, iri_terms("STY:" + pl.col("tui")))
+        yield from self._statements(tables.codes, "concept", ns.SOURCE_CODE, iri_terms(pl.col("code")))
+        notation = _literal("code") + gathered(self._notation_types, "graph")
+        yield from self._statements(tables.codes, "concept", ns.SKOS + "notation", notation)
+        relation = " " + gathered(self._relations, "relation") + " "
+        yield from self._statements(tables.edges, "head", relation, gathered(self._ids, "tail"))
+        match = f" <{ns.SKOS}" + pl.col("predicate") + "Match> "
+        yield from self._statements(tables.matches, "subject", match, gathered(self._ids, "object"))
+        yield from self._retired()
+        attribute = " " + iri_terms("kgkit:attribute/" + pl.col("attribute")) + " "
+        yield from self._statements(tables.attributes, "concept", attribute, _literal("value"))
+
+    def _concepts(self) -> Iterator[pl.Series]:
+        concepts = self._tables.concepts
+        yield from self._statements(concepts, "concept", ns.RDF_TYPE, pl.lit(f"<{ns.CONCEPT}>"))
+        true = pl.lit(f'"true"^^<{ns.XSD}boolean>')
+        yield from self._statements(concepts.filter("is_placeholder"), "concept", ns.PLACEHOLDER, true)
+
+    def _names(self) -> Iterator[pl.Series]:
+        names, text = self._tables.names, _literal("name") + "@" + pl.col("language")
+        best = names.filter("is_best")
+        yield from self._statements(best, "concept", ns.SOURCE_LABEL, text)
+        predicate = f" <{ns.SOURCE_LABEL_RANK}/" + pl.col("language") + "> "
+        rank = '"' + pl.col("rank").cast(pl.String) + f'"^^<{ns.XSD}integer>'
+        yield from self._statements(best, "concept", predicate, rank)
+        yield from self._statements(names.filter(~pl.col("is_best")), "concept", ns.ALT_LABEL, text)
+        yield from self._statements(names.filter("is_abbreviation"), "concept", ns.ABBREVIATION, text)
+
+    def _retired(self) -> Iterator[pl.Series]:
+        retired = self._tables.retired
+        reasons = retired.select("graph", "retired", "reason").unique(maintain_order=True)
+        yield from self._statements(reasons, "retired", ns.RETIRED_REASON, _literal("reason"))
+        replaced = retired.filter(pl.col("target").is_not_null()).select("graph", "retired", "target")
+        target = gathered(self._ids, "target")
+        yield from self._statements(replaced.unique(maintain_order=True), "retired", ns.REPLACED_BY, target)
+
+    def _statements(
+        self, frame: pl.DataFrame, subject: str, predicate: str | pl.Expr, value: pl.Expr
+    ) -> Iterator[pl.Series]:
+        """Lines of one kind of statement; `subject` is an id column, a predicate given as a string is an IRI."""
+        middle = pl.lit(f" <{predicate}> ") if isinstance(predicate, str) else predicate
+        parts = (gathered(self._ids, subject), middle, value, gathered(self._graphs, "graph"))
+        for rows in frame.iter_slices(_BATCH):
+            yield rows.select(line=pl.concat_str(*parts))["line"]
+
+
+def relation_term(relation: str) -> str:
+    """`<IRI>` of a relation: a name becomes a term of ours, a CURIE or an IRI stays what it is."""
+    return f"<{ns.expand(relation)}>" if ":" in relation else f"<{ns.RELATION}{_quoted(relation)}>"
 
 
 def _quoted(local: str) -> str:
     return quote(local, safe="/:@!$&'()*+,;=-._~")
 
 
-def _literal(text: pl.Expr) -> pl.Expr:
-    escaped = text.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
+def _literal(column: str) -> pl.Expr:
+    escaped = pl.col(column).str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
     return '"' + escaped.str.replace_all("\n", "\\n", literal=True).str.replace_all("\r", "\\r", literal=True) + '"'
-
-
-def _graph() -> pl.Expr:
-    return f" <{ns.GRAPH}" + pl.col("graph") + "> ."
-
-
-def _lines(frame: pl.DataFrame, *parts: pl.Expr) -> Iterator[str]:
-    if not frame.is_empty():
-        yield from frame.select(pl.concat_str(*parts).alias("line"))["line"]
-
-
-def _concept_lines(concepts: pl.DataFrame) -> Iterator[str]:
-    subject = _iri(pl.col("concept"))
-    yield from _lines(concepts, subject, pl.lit(f" <{ns.RDF_TYPE}> <{ns.CONCEPT}>"), _graph())
-    minted = concepts.filter("is_placeholder")
-    yield from _lines(minted, subject, pl.lit(f' <{ns.PLACEHOLDER}> "true"^^<{ns.XSD}boolean>'), _graph())
-
-
-def _name_lines(names: pl.DataFrame) -> Iterator[str]:
-    subject, language = _iri(pl.col("concept")), pl.col("language")
-    best = names.filter("is_best")
-    rank = f'"^^<{ns.XSD}integer>'
-    yield from _literal_lines(best, ns.SOURCE_LABEL, "name", language)
-    yield from _lines(best, subject, pl.lit(f" <{ns.SOURCE_LABEL_RANK}/"), language, pl.lit('> "'),
-                      pl.col("rank").cast(pl.String), pl.lit(rank), _graph())  # fmt: skip
-    yield from _literal_lines(names.filter(~pl.col("is_best")), ns.ALT_LABEL, "name", language)
-    yield from _literal_lines(names.filter("is_abbreviation"), ns.ABBREVIATION, "name", language)
-
-
-def _literal_lines(frame: pl.DataFrame, predicate: str, column: str, language: pl.Expr) -> Iterator[str]:
-    text = _literal(pl.col(column))
-    yield from _lines(frame, _iri(pl.col("concept")), pl.lit(f" <{predicate}> "), text, pl.lit("@"), language, _graph())
-
-
-def _object_lines(frame: pl.DataFrame, predicate: str, target: pl.Expr) -> Iterator[str]:
-    yield from _lines(frame, _iri(pl.col("concept")), pl.lit(f" <{predicate}> "), _iri(target), _graph())
-
-
-def _notation_lines(codes: pl.DataFrame) -> Iterator[str]:
-    vocabulary = pl.col("graph").str.replace(r"@.*$", "")
-    datatype = pl.lit(f"^^<{ns.BASE}vocabulary/") + vocabulary + ">"
-    text = _literal(pl.col("code"))
-    yield from _lines(codes, _iri(pl.col("concept")), pl.lit(f" <{ns.SKOS}notation> "), text, datatype, _graph())
-
-
-def _edge_lines(edges: pl.DataFrame) -> Iterator[str]:
-    relation = _iri("rela:" + pl.col("relation"))
-    yield from _lines(edges, _iri(pl.col("head")), pl.lit(" "), relation, pl.lit(" "), _iri(pl.col("tail")), _graph())
 
 
 def _graph_descriptions(tables: SourceTables) -> Iterator[str]:
@@ -138,8 +171,8 @@ def _graph_descriptions(tables: SourceTables) -> Iterator[str]:
         iri = f"<{ns.GRAPH}{graph.name}>"
         for predicate, value in _description(graph, tables):
             yield f"{iri} <{predicate}> {value} {iri} ."
-    for relation in tables.edges["relation"].unique().sort():
-        yield from _relation_declaration(relation, f"<{ns.RELATION_GRAPH}>")
+    for relation in tables.relations:
+        yield from _relation_declaration(str(relation), f"<{ns.RELATION_GRAPH}>")
 
 
 def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str, str]]:
@@ -151,7 +184,7 @@ def _description(graph: NamedGraph, tables: SourceTables) -> Iterator[tuple[str,
 
 
 def _relation_declaration(relation: str, graph: str) -> Iterator[str]:
-    iri = f"<{ns.RELATION}{_quoted(relation)}>"
+    iri = relation_term(relation)
     yield f"{iri} <{ns.RDF_TYPE}> <{ns.OWL_OBJECT_PROPERTY}> {graph} ."
     yield f"{iri} <{ns.RDFS_LABEL}> {literal(relation.replace('_', ' '))}@en {graph} ."
     if relation == "isa":

@@ -15,16 +15,19 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import polars as pl
 import pyoxigraph as ox
 
 from kgkit import namespaces as ns
-from kgkit.errors import InputError
+from kgkit.errors import InputError, choices
 from kgkit.files import read_manifest, sha256_file, write_manifest
 from kgkit.graph.quads import preferred_label_lines, read_quads, source_lines, write_quads
 from kgkit.graph.tables import load_tables, save_tables
-from kgkit.sources.base import IngestLog, SourceTables
+from kgkit.progress import ProgressReporter, progress
+from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
+from kgkit.sources.rdf import RdfSource
 from kgkit.views.build import build_views
 
 _SHORT = 16
@@ -38,6 +41,8 @@ class IngestSummary:
         source: `<name>@<release>`.
         rows_read: Rows per input table.
         skipped: Rows per `table: reason`.
+        first_defect: Place of the first row of each reason that is a defect of the input.
+        checks: What was verified of the input.
         statements: Distinct quads of the source.
         digest: Source digest.
         graph_digest: Digest of the whole graph after the ingest.
@@ -46,6 +51,8 @@ class IngestSummary:
     source: str
     rows_read: dict[str, int]
     skipped: dict[str, int]
+    first_defect: dict[str, str]
+    checks: tuple[str, ...]
     statements: int
     digest: str
     graph_digest: str
@@ -59,35 +66,103 @@ def ingest(folder: Path, tables: SourceTables, log: IngestLog) -> IngestSummary:
     Raises:
         InputError: if the folder is not a graph, or cannot be written.
     """
-    key = _key(tables)
-    _require_graph_or_new(folder)
-    sources = _recovered_sources(folder)
-    (folder / "quads").mkdir(parents=True, exist_ok=True)
-    pending = folder / "quads" / f".{key}.writing"
-    statements, digest = write_quads(source_lines(tables), pending)
-    pending = pending.rename(_pending(folder, key, digest))
+    change = _Change(folder, tables.name, tables.release)
+    digest = change.write(source_lines(tables))
     save_tables(tables, folder / "tables" / digest[:_SHORT])
-    sources[key] = {
-        "name": tables.name,
-        "release": tables.release,
-        "graphs": [vars(graph) for graph in tables.graphs],
-        "licence_level": max((graph.licence_level for graph in tables.graphs), default=0),
-        "files": [{"name": path.name, "sha256": sha256_file(path)} for path in log.files],
-        "rows_read": dict(sorted(log.rows_read.items())),
-        "skipped": dict(sorted(log.skipped.items())),
-        "statements": statements,
-        "digest": digest,
-    }
-    graph_digest = _publish(folder, sources)
-    return IngestSummary(key, dict(log.rows_read), dict(log.skipped), statements, digest, graph_digest)
+    graphs = tables.graphs
+    del tables  # read again, one source after another, when views are built; a release is large
+    return change.publish(graphs, log)
 
 
-def _key(tables: SourceTables) -> str:
+def ingest_rdf(folder: Path, source: RdfSource, log: IngestLog) -> IngestSummary:
+    """Add statements as they are; their columns are read back from them.
+
+    Raises:
+        InputError: if the folder is not a graph, or cannot be written.
+    """
+    change = _Change(folder, source.name, source.release)
+    change.write(source.lines)
+    return change.publish(source.graphs, log)
+
+
+def remove(folder: Path, source: str) -> str:
+    """Remove a source; what is left equals a graph that never had it.
+
+    Args:
+        folder: A graph folder.
+        source: Name of a source (in any case), or `<name>@<release>` where it is there in several releases.
+
+    Returns:
+        The graph digest after the removal.
+
+    Raises:
+        InputError: if there is no such source, or several releases of it.
+    """
+    read_manifest(folder, "kg")
+    sources = _recovered_sources(folder)
+    found = [key for key in sources if source.casefold() in (key.casefold(), key.partition("@")[0].casefold())]
+    if not found:
+        raise InputError(f"no source {source!r} in this graph; {choices(source, sources)}", folder)
+    if len(found) > 1:
+        raise InputError(
+            f"source {source!r} is there in several releases: {', '.join(sorted(found))}; name one", folder
+        )
+    del sources[found[0]]
+    return _publish(folder, sources)
+
+
+class _Change:
+    """A source on its way into a graph folder."""
+
+    def __init__(self, folder: Path, name: str, release: str) -> None:
+        self._folder, self._name, self._release = folder, name, release
+        self._key = _key(name, release)
+        _require_graph_or_new(folder)
+        self._sources = _recovered_sources(folder)
+        self._statements, self._digest = 0, ""
+
+    def write(self, lines: Iterable[pl.Series]) -> str:
+        """Write the source's quads beside the graph; returns their digest."""
+        quads = self._folder / "quads"
+        quads.mkdir(parents=True, exist_ok=True)
+        pending = quads / f".{self._key}.writing"
+        self._statements, self._digest = write_quads(lines, pending)
+        pending.rename(_pending(self._folder, self._key, self._digest))
+        return self._digest
+
+    def publish(self, graphs: tuple[NamedGraph, ...], log: IngestLog) -> IngestSummary:
+        """Make the source part of the graph."""
+        self._sources[self._key] = {
+            "name": self._name,
+            "release": self._release,
+            "graphs": [vars(graph) for graph in graphs],
+            "licence_level": max((graph.licence_level for graph in graphs), default=0),
+            "files": [{"name": path.name, "sha256": sha256_file(path)} for path in log.files],
+            "checks": log.checks,
+            "rows_read": dict(sorted(log.rows_read.items())),
+            "skipped": dict(sorted(log.skipped.items())),
+            "first_defect": dict(sorted(log.first_defect.items())),
+            "statements": self._statements,
+            "digest": self._digest,
+        }
+        return IngestSummary(
+            source=self._key,
+            rows_read=dict(log.rows_read),
+            skipped=dict(log.skipped),
+            first_defect=dict(log.first_defect),
+            checks=tuple(log.checks),
+            statements=self._statements,
+            digest=self._digest,
+            graph_digest=_publish(self._folder, self._sources),
+        )
+
+
+def _key(name: str, release: str) -> str:
     """`<name>@<release>`, which also names the source's quads file."""
-    for what, text in (("name", tables.name), ("release", tables.release)):
+    for what, text in (("name", name), ("release", release)):
         if not text[:1].isalnum() or text != ns.plain(text):
             raise InputError(f"source {what} {text!r}: letters, digits and . _ + - only, the first a letter or digit")
-    return f"{tables.name}@{tables.release}"
+    return f"{name}@{release}"
 
 
 def _require_graph_or_new(folder: Path) -> None:
@@ -131,6 +206,24 @@ class KnowledgeGraph:
         """The highest UMLS source restriction level of anything in the graph."""
         return max((int(source["licence_level"]) for source in self.manifest["sources"].values()), default=0)
 
+    def lines(self) -> Iterator[str]:
+        """Every statement as an N-Quads line: the quads of all sources, then the derived preferred labels."""
+        for key in self.manifest["sources"]:
+            yield from self.source_lines(key)
+        for quad in self.store.quads_for_pattern(None, None, None, ox.NamedNode(ns.LABEL_GRAPH)):
+            yield f"{quad} ."
+
+    def source_lines(self, key: str) -> Iterator[str]:
+        """The quads of one source, given by its key in the manifest."""
+        with read_quads(_quads(self.folder, key, self.manifest["sources"][key]["digest"])) as stream:
+            for line in stream:
+                yield line.decode().removesuffix("\n")
+
+    def source_tables(self) -> Iterator[tuple[str, SourceTables]]:
+        """Key and columns of each source."""
+        for key, source in sorted(self.manifest["sources"].items()):
+            yield key, _source_tables(self.folder, key, source)
+
     def query(self, sparql: str) -> ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples:
         """Answer a SPARQL 1.1 query over all named graphs as one; the known prefixes need no declaration.
 
@@ -144,7 +237,6 @@ class KnowledgeGraph:
 
     def counts(self) -> dict[str, int]:
         """Statements, named graphs, concepts, names, triples of the learning view."""
-        import polars as pl
 
         def rows(view: str) -> int:
             return int(pl.scan_parquet(self.views / f"{view}.parquet").select(pl.len()).collect().item())
@@ -163,9 +255,8 @@ def _publish(folder: Path, sources: dict[str, Any]) -> str:
     """Build store and views of these sources, make them current, then remove what is old."""
     joined = "\n".join(sorted(source["digest"] for source in sources.values()))
     graph_digest = hashlib.sha256(joined.encode()).hexdigest()
-    tables = [_source_tables(folder, key, source) for key, source in sorted(sources.items())]
-    names = build_views(tables, folder / "views" / graph_digest[:_SHORT])
-    _build_store(folder, sources, preferred_label_lines(names), graph_digest)
+    labels = _build_views(folder, sources, graph_digest)
+    _build_store(folder, sources, labels, graph_digest)
     write_manifest(folder, "kg", {"graph_digest": graph_digest, "sources": dict(sorted(sources.items()))})
     _adopt_pending(folder, sources)
     keep = {source["digest"][:_SHORT] for source in sources.values()} | {graph_digest[:_SHORT]}
@@ -176,24 +267,42 @@ def _publish(folder: Path, sources: dict[str, Any]) -> str:
     return graph_digest
 
 
-def _build_store(folder: Path, sources: dict[str, Any], labels: Iterable[str], graph_digest: str) -> None:
+def _build_views(folder: Path, sources: dict[str, Any], graph_digest: str) -> pl.DataFrame:
+    tables = [_source_tables(folder, key, source) for key, source in sorted(sources.items())]
+    return build_views(tables, folder / "views" / graph_digest[:_SHORT])
+
+
+def _build_store(folder: Path, sources: dict[str, Any], labels: pl.DataFrame, graph_digest: str) -> None:
     final = folder / f"store.{graph_digest[:_SHORT]}"
     if final.exists():
         return
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     store = ox.Store(str(partial))
-    for key, source in sorted(sources.items()):
-        with read_quads(_quads(folder, key, source["digest"])) as stream:
-            store.bulk_load(stream, format=ox.RdfFormat.N_QUADS)
-    store.bulk_load(_as_stream(labels), format=ox.RdfFormat.N_QUADS)
+    total = sum(int(source["statements"]) for source in sources.values()) + len(labels)
+    with progress("store", total, "statements") as reporter:
+        for key, source in sorted(sources.items()):
+            with read_quads(_quads(folder, key, source["digest"])) as stream:
+                store.bulk_load(_Counted(stream, reporter), format=ox.RdfFormat.N_QUADS)
+        for lines in preferred_label_lines(labels):
+            store.bulk_load(str(lines.str.join("\n").item()), format=ox.RdfFormat.N_QUADS)
+            reporter.advance(len(lines))
     store.flush()
     del store  # the store keeps its folder locked while it lives
     partial.rename(final)
 
 
-def _as_stream(lines: Iterable[str]) -> io.BytesIO:
-    return io.BytesIO("\n".join(lines).encode())
+class _Counted(io.RawIOBase):
+    """A stream that tells how many lines were read of it."""
+
+    def __init__(self, stream: BinaryIO, reporter: ProgressReporter) -> None:
+        self._stream, self._reporter = stream, reporter
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        data = self._stream.read(size)
+        self._reporter.advance(data.count(b"\n"))
+        return data
 
 
 def _source_tables(folder: Path, key: str, source: dict[str, Any]) -> SourceTables:

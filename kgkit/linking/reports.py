@@ -14,6 +14,8 @@ from typing import Any
 from kgkit.errors import InputError
 from kgkit.linking.linker import Linker
 from kgkit.progress import progress
+from kgkit.sources.json_records import json_lines, numbered_lines
+from kgkit.sources.mentions import parse_report
 from kgkit.types import Certainty, ReportMentions
 
 ID_COLUMNS = ("report_id", "study_id", "uid", "id")
@@ -140,11 +142,15 @@ def read_mentions(path: Path) -> Iterator[ReportMentions]:
     Raises:
         InputError: naming the line that is not a report with mentions.
     """
-    for number, line in _lines(path):
-        try:
-            yield ReportMentions.from_json(json.loads(line))
-        except (json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"not a report with mentions ({error!r})", path, number) from error
+    try:
+        with path.open("rb") as stream:
+            for number, record in json_lines(stream, path):
+                try:
+                    yield parse_report(record)
+                except ValueError as error:
+                    raise InputError(str(error), path, number) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from error
 
 
 def join_sections(sections: Mapping[str, str | None]) -> str:
@@ -160,12 +166,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 file, line ends kept; a bad byte is reported with its line."""
     try:
         with path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                try:
-                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    problem = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}, expected UTF-8"
-                    raise InputError(problem, path, number) from error
+            yield from numbered_lines(stream, path)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path) from error
 

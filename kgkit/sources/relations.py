@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import polars as pl
 
@@ -134,6 +135,12 @@ def is_negative(relation: str) -> bool:
     return "_excludes_" in relation or relation.startswith("is_not_")
 
 
+def is_symmetric(relation: str) -> bool:
+    """Is the relation its own inverse, by our table?"""
+    return _bundled_inverses().get(relation) == relation
+
+
+@cache
 def _bundled_inverses() -> dict[str, str]:
     path = resource("ontologies/inverses.tsv")
     table = pl.read_csv(path, separator="\t")

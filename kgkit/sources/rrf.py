@@ -1,19 +1,26 @@
 """Reading Rich Release Format tables as the UMLS Reference Manual describes them.
 
 Columns are separated and ended by `|`, there is no header, no quoting and no escape, lines end at LF (a subset
-made on Windows has CRLF), text is UTF-8.
+made on Windows has CRLF), text is UTF-8. A table is read in batches, so that one of 6 GB needs no more memory than
+one of 60 MB.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import re
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from kgkit.errors import InputError
+from kgkit.errors import InputError, choices
 from kgkit.sources.base import IngestLog
+from kgkit.sources.rrf_files import TableFile, find_tables
+from kgkit.sources.rrf_rows import TOO_LONG, WRONG_COLUMNS, Block, Rows, blocks, parse, proven_rows
 
 COLUMNS = {
     "MRCONSO": "CUI LAT TS LUI STT SUI ISPREF AUI SAUI SCUI SDUI SAB TTY CODE STR SRL SUPPRESS CVF",
@@ -24,76 +31,183 @@ COLUMNS = {
     "MRDOC": "DOCKEY VALUE TYPE EXPL",
     "MRSAB": "VCUI RCUI VSAB RSAB SON SF SVER VSTART VEND IMETA RMETA SLC SCC SRL TFR CFR CXTY TTYL ATNL LAT "
     "CENC CURVER SABIN SSN SCIT",
+    "MRCUI": "CUI1 VER REL RELA MAPREASON CUI2 MAPIN",
+    "MRFILES": "FIL DES FMT CLS RWS BTS",
+    "MRSAT": "CUI LUI SUI METAUI STYPE CODE ATUI SATUI ATN SAB ATV SUPPRESS CVF",
+    "MRHIER": "CUI AUI CXN PAUI SAB RELA PTR HCD CVF",
+    "SRDEF": "RT UI STY_RL STN_RTN DEF EX UN NH ABR RIN",
+    "SRSTR": "ARG1 RL ARG2 LS",
 }
-"""Column names of each table, in file order."""
+"""Column names of each table, in file order. SRDEF and SRSTR, of the Semantic Network, are files without `.RRF`."""
+
+_RELEASE = re.compile(r"(?<![0-9A-Za-z])((?:19|20)\d\dA[A-C])(?![0-9A-Za-z])", re.IGNORECASE)
 
 
-class RrfFolder:
-    """A META folder with plain or gzipped tables.
+@dataclass(frozen=True)
+class _Totals:
+    """What was read of a whole table, before any row was left out."""
+
+    rows: int
+    size: int
+    carriage_returns: int
+
+
+class RrfRelease:
+    """The tables of a UMLS release, or of any files in its format, however they are packed.
 
     Args:
-        path: The folder; `META` inside it is found too.
-        log: Where rows and files are counted.
+        path: A META folder or one above it, plain, gzipped or in pieces; a `metathesaurus-full`, `full` or `mrconso`
+            zip; a folder of `.nlm` files; or one table, for the folder it is in.
+        log: Where rows, files, defects and checks go.
+        needs: A table without which there is no point.
+
+    Attributes:
+        release: Name of the release (`2026AA`), if the path or an archive tells it.
 
     Raises:
-        InputError: if the path is missing, no RRF table is in it, or tables of two releases are.
+        InputError: if the path is missing or no release, a table is there twice, or `needs` is not there.
     """
 
-    def __init__(self, path: Path, log: IngestLog) -> None:
-        if not path.exists():
-            raise InputError("no such folder; expected the META folder of a UMLS release", path)
-        if not path.is_dir():
-            raise InputError("this is a file; expected a folder with MRCONSO.RRF and its kin", path)
+    release: str | None
+
+    def __init__(self, path: Path, log: IngestLog, needs: str = "MRCONSO") -> None:
+        self._path = path
         self._log = log
-        found = sorted(path.rglob("*.RRF")) + sorted(path.rglob("*.RRF.gz"))
-        self._paths: dict[str, Path] = {}
-        for file in found:
-            first = self._paths.setdefault(file.name.removesuffix(".gz").removesuffix(".RRF"), file)
-            if first.parent != file.parent:
-                raise InputError(f"two tables named {file.name}, in {first.parent} and {file.parent}; give one", path)
-        if "MRCONSO" not in self._paths:
-            content = ", ".join(sorted(item.name for item in path.iterdir())[:5]) or "nothing"
-            raise InputError(f"no MRCONSO.RRF or MRCONSO.RRF.gz here (found: {content})", path)
+        self._totals: dict[str, _Totals] = {}
+        with ExitStack() as opened:
+            self._tables = find_tables(path, opened, log.checks)
+            if needs not in self._tables:
+                found = ", ".join(sorted(self._tables)) or "no table"
+                wanted = f"{needs}.RRF" if needs.startswith("MR") else needs
+                raise InputError(f"no {wanted} or {wanted}.gz here (found: {found})", path)
+            # Archives stay open as long as this object lives.
+            self._opened = opened.pop_all()
+            self.close = weakref.finalize(self, self._opened.close)
+        releases = _RELEASE.findall(str(self.place(needs).absolute()))
+        self.release = releases[-1].upper() if releases else None
 
     def has(self, table: str) -> bool:
-        """Is the table present?"""
-        return table in self._paths
+        """Is the table there?"""
+        return table in self._tables
 
-    def read(self, table: str) -> pl.DataFrame:
-        """All rows of a table, every column a string, the empty string for an empty field.
+    def place(self, table: str) -> Path:
+        """What to name in errors about a table: its file, or `archive!member`."""
+        return self._table(table).place
+
+    def read(self, table: str, columns: Sequence[str]) -> pl.DataFrame:
+        """All rows of a small table; see `batches`."""
+        schema = dict.fromkeys(columns, pl.String) | {"line": pl.UInt32}
+        return pl.concat([pl.DataFrame(schema=schema), *self.batches(table, columns)])
+
+    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """The rows of a table, about 64 MiB of text at a time; rows that are malformed are counted and left out.
+
+        Args:
+            table: A table that is there.
+            columns: Columns to keep, of COLUMNS[table].
+
+        Yields:
+            Frames of strings (an empty field is the empty string), and `line` (uint32, from 1): the line number in
+            the table.
 
         Raises:
-            InputError: naming the file and line of the first row with a wrong number of columns, bad UTF-8 or a
-                damaged gzip stream.
+            InputError: if the table is truncated, damaged or another table.
         """
         names = COLUMNS[table].split()
-        path = self._paths[table]
-        self._log.files.append(path)
-        lines = _lines(path)
-        self._log.rows_read[table] += len(lines)
-        separators = lines.str.count_matches("|", literal=True)
-        wrong = (separators != len(names)) | ~lines.str.ends_with("|")
-        if wrong.any():
-            row = int(wrong.arg_max() or 0)
-            count = int(separators[row])
-            shown = lines[row][:60]
-            problem = f"{table} row with {count} column ends, expected {len(names)} (truncated?): {shown!r}"
-            raise InputError(problem, path, row + 1)
-        fields = lines.str.split_exact("|", len(names)).struct.rename_fields([*names, "_"])
-        return fields.struct.unnest().drop("_")
+        source = self._table(table)
+        self._log.files += [file for file in _files(source) if file not in self._log.files]
+        lines = size = carriage_returns = 0
+        for block, proven in _ahead(source, len(names)):
+            if block.long_line:
+                self._count_long_line(table, block, lines + 1)
+                rows = Rows(pl.DataFrame(), 1)
+            else:
+                rows = parse(block.data, names, columns, proven)
+                self._count_wrong(table, block, rows, lines, len(names))
+            if rows.frame.height:
+                yield rows.frame.with_columns(pl.col("line") + (lines + 1))
+            lines += rows.count
+            size += block.long_line or len(block.data) - block.is_cut
+            carriage_returns += block.data.count(b"\r\n") if b"\r" in block.data else 0
+            self._log.rows_read[table] = lines
+        self._log.rows_read[table] = lines
+        self._totals[table] = _Totals(lines, size, carriage_returns)
+
+    def verify(self, required: bool = True) -> None:
+        """Compare what was read with MRFILES: rows and bytes of every table that was read to its end.
+
+        Args:
+            required: A difference is an error; else it is noted in the log.
+
+        Raises:
+            InputError: naming the table and both numbers.
+        """
+        checks = self._log.checks
+        if not self.has("MRFILES"):
+            checks.append("not verified: no MRFILES")
+            return
+        read = {table: totals for table, totals in self._totals.items() if table != "MRFILES"}
+        stated = {name: (rows, size) for name, rows, size, _ in self.read("MRFILES", ["FIL", "RWS", "BTS"]).iter_rows()}
+        for table, totals in read.items():
+            name = f"{table}.RRF" if table.startswith("MR") else table
+            rows, size = stated.get(name, ("", ""))
+            # A release that was converted from or to CRLF has one byte more or less a row.
+            sizes = {totals.size, totals.size - totals.carriage_returns,
+                     totals.size + totals.rows - totals.carriage_returns}  # fmt: skip
+            if name not in stated:
+                checks.append(f"{name}: not verified, it is not in MRFILES")
+            elif rows == str(totals.rows) and size in {str(number) for number in sizes}:
+                checks.append(f"{name}: {totals.rows:,} rows, {totals.size:,} bytes as MRFILES says")
+            else:
+                what, here, there = ("rows", totals.rows, rows) if rows != str(totals.rows) else (
+                    "bytes", totals.size, size)  # fmt: skip
+                problem = f"{name}: {here} {what}, MRFILES says {there}"
+                if required:
+                    raise InputError(f"{problem}: the release is damaged or was edited", self.place(table))
+                checks.append(problem)
+        missing = [name for name in stated if name.removesuffix(".RRF") in COLUMNS and not self.has(name[:-4])]
+        if missing:
+            checks.append(f"in MRFILES but not here: {', '.join(sorted(missing))}")
+
+    def _table(self, table: str) -> TableFile:
+        if table not in self._tables:
+            raise InputError(f"no table {table} here; {choices(table, self._tables)}", self._path)
+        return self._tables[table]
+
+    def _count_long_line(self, table: str, block: Block, line: int) -> None:
+        shown = block.long_start.decode("utf-8", "replace")[:80]
+        if block.is_cut:
+            raise InputError(f"truncated: the last line has {block.long_line} bytes: {shown!r}", self.place(table), line)
+        self._log.defect(table, TOO_LONG, (self.place(table), line), shown)
+
+    def _count_wrong(self, table: str, block: Block, rows: Rows, lines: int, columns: int) -> None:
+        """Count the wrong rows of a block, which begins after `lines` lines.
+
+        Raises:
+            InputError: if the table ends within a row, or no row of its first block is one.
+        """
+        if block.is_cut and rows.last_is_wrong:
+            shown = block.data[block.data.rfind(b"\n", 0, -1) + 1 :][:400].decode("utf-8", "replace")[:80].rstrip("\n")
+            problem = f"truncated: the last row is {shown!r}, expected {columns} columns"
+            raise InputError(problem, self.place(table), lines + rows.count)
+        if lines == 0 and rows.wrong and rows.frame.is_empty():
+            first = rows.wrong[0]
+            found = f"{first.bars} columns" if first.reason == WRONG_COLUMNS else first.reason
+            raise InputError(f"not a {table} table: {found}, expected {columns}: {first.shown!r}", self.place(table), 1)
+        for wrong in rows.wrong:
+            where = (self.place(table), lines + wrong.first + 1)
+            self._log.defect(table, wrong.reason, where, wrong.shown, wrong.count)
 
 
-def _lines(path: Path) -> pl.Series:
-    """The lines of a plain or gzipped file, without their ends; polars splits at LF only when told how."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"damaged gzip stream ({error})", path) from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"not UTF-8 ({error.reason}: byte 0x{data[error.start]:02x})", path, line) from error
-    if not text:
-        return pl.Series("line", [], dtype=pl.String)
-    return pl.Series("line", text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
+def _files(source: TableFile) -> list[Path]:
+    return list(dict.fromkeys(piece.file for piece in source.pieces))
+
+
+def _ahead(source: TableFile, columns: int) -> Iterator[tuple[Block, int | None]]:
+    """The blocks of a table and the proofs of their rows; a thread prepares the next while one is used."""
+    prepared = ((block, proven_rows(block.data, columns)) for block in blocks(source.chunks()))
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, prepared, None)
+        while (current := coming.result()) is not None:
+            coming = thread.submit(next, prepared, None)
+            yield current

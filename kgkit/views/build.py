@@ -1,9 +1,10 @@
 """Columnar views of a graph: pure functions of its sources, in sorted order, whatever the order of ingestion.
 
-concepts.parquet   one row per concept, columns of kgkit.encoder.artifact.CONCEPT_COLUMNS and is_placeholder
+concepts.parquet   one row per concept, columns of kgkit.encoder.artifact.CONCEPT_COLUMNS, is_placeholder, members
 names.parquet      one row per (concept, name, language, source)
 relations.parquet  relation names, sorted; the row is the id
 triples.parquet    head, relation, tail: int64 ids of concepts and relations, sorted and distinct
+retired.parquet    ids that are no concepts any more: retired, reason, target
 """
 
 from __future__ import annotations
@@ -12,88 +13,171 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from kgkit.sources.base import SourceTables
-from kgkit.sources.relations import is_negative
+from kgkit.sources.base import SourceTables, gathered, merge_tables
+from kgkit.sources.relations import is_negative, is_symmetric
+from kgkit.views.identity import representatives
 from kgkit.views.preferred import preferred_names
+from kgkit.views.triples import IntArray
 
 
 def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     """Write the views of the union of some sources; views that are there already are those of the same graph and stay.
 
     Returns:
-        All names of all sources: columns of kgkit.sources.base.NAMES.
+        The preferred name of each id and language: columns id, language, name.
     """
-    names = pl.concat([source.names for source in sources])
+    graph = _Graph(sources)
+    preferred = preferred_names(graph.tables.names)
+    declared = pl.Series(graph.declared).implode()
+    labels = preferred.filter(pl.col("concept").is_in(declared)).select(
+        id=gathered(graph.tables.ids, "concept"), language="language", name="name"
+    )
     if folder.exists():
-        return names
+        return labels
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    edges = pl.concat([source.edges for source in sources])
-    concepts = _concepts(sources, names, edges)
-    relations, triples = _triples(concepts["concept"], edges)
-    concepts.write_parquet(partial / "concepts.parquet")
-    _names(names).write_parquet(partial / "names.parquet")
-    relations.write_parquet(partial / "relations.parquet")
+    if graph.merged:
+        preferred = preferred_names(graph.in_rows(graph.tables.names))
+    else:
+        preferred = graph.in_rows(preferred)
+    _concepts(graph, preferred).write_parquet(partial / "concepts.parquet")
+    _names(graph, preferred).write_parquet(partial / "names.parquet")
+    del preferred
+    relations, triples = _triples(graph)
+    relations.to_frame("relation").write_parquet(partial / "relations.parquet")
     triples.write_parquet(partial / "triples.parquet")
+    retired = graph.tables.retired
+    retired = retired.select(gathered(graph.tables.ids, "retired"), "reason", gathered(graph.tables.ids, "target"))
+    retired.unique().sort("retired", "target", "reason").write_parquet(partial / "retired.parquet")
     partial.rename(folder)
-    return names
+    return labels
 
 
-def _concepts(sources: Sequence[SourceTables], names: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
-    all_rows = pl.concat([source.concepts for source in sources])
-    concepts = all_rows.group_by("concept").agg(pl.col("is_placeholder").any()).sort("concept")
-    best = preferred_names(names).with_columns(foreign=pl.col("language") != "en")
-    best = best.sort("concept", "foreign", "language").unique("concept", keep="first", maintain_order=True)
-    types = pl.concat([source.types for source in sources])
-    codes = pl.concat([source.codes for source in sources])
-    definitions = pl.concat([source.definitions for source in sources]).sort("concept", "graph", "definition")
-    parents = edges.filter(pl.col("relation") == "isa").select(concept="head", parents="tail")
+class _Graph:
+    """All sources as one, with the rows that concepts have in the views.
+
+    Attributes:
+        tables: All sources as one.
+        merged: Some class of ids has several members.
+        declared: Positions in `tables.ids` that some source declares as a concept, sorted.
+        concepts: Positions in `tables.ids` that stand for a concept, sorted: the rows of the concepts view.
+        row: int64 [len(ids)], the row of each id's class, -1 where no source declares a concept of it.
+        curies: CURIE of each row.
+    """
+
+    def __init__(self, sources: Sequence[SourceTables]) -> None:
+        self.tables = sources[0] if len(sources) == 1 else merge_tables("graph", "", sources)
+        ids = self.tables.ids
+        stands_for = representatives(ids, self.tables.matches.filter(pl.col("predicate") == "exact"))
+        self.merged = bool((stands_for != np.arange(len(ids))).any())
+        self.declared = np.unique(self.tables.concepts["concept"].to_numpy())
+        self.concepts = np.unique(stands_for[self.declared]).astype(np.int64)
+        rows = np.full(len(ids), -1, dtype=np.int64)
+        rows[self.concepts] = np.arange(len(self.concepts))
+        self.row: IntArray = rows[stands_for]
+        self.curies = ids.gather(self.concepts)
+
+    def edges(self) -> pl.DataFrame:
+        """Columns head, relation, tail: rows of the concepts view (-1: none), positions in `tables.relations`."""
+        rows = pl.Series("row", self.row, dtype=pl.Int64)
+        edges: pl.DataFrame = self.tables.edges.select(
+            gathered(rows, "head"), pl.col("relation").cast(pl.Int64), gathered(rows, "tail")
+        )
+        return edges
+
+    def in_rows(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame with `concept` as rows of the concepts view; rows about anything else are left out."""
+        rows = pl.Series("concept", self.row, dtype=pl.Int64)
+        return frame.with_columns(gathered(rows, "concept")).filter(pl.col("concept") >= 0)
+
+    def members(self) -> pl.DataFrame:
+        """Columns concept (row) and members: the ids of its class that are declared, and the one that stands for it."""
+        known = np.flatnonzero(self.row >= 0)
+        known = known[np.isin(known, self.declared) | (self.concepts[self.row[known]] == known)]
+        frame = pl.DataFrame({"concept": self.row[known], "members": self.tables.ids.gather(known)})
+        return _listed(frame)
+
+
+def _concepts(graph: _Graph, preferred: pl.DataFrame) -> pl.DataFrame:
+    rows = pl.int_range(len(graph.concepts), eager=True).alias("concept")
+    concepts = rows.to_frame().with_columns(curie=graph.curies)
+    placeholders = graph.in_rows(graph.tables.concepts.filter("is_placeholder"))["concept"]
+    best = preferred.with_columns(foreign=pl.col("language") != "en").sort("concept", "foreign", "language")
+    definitions = graph.in_rows(graph.tables.definitions)
+    definitions = definitions.sort("concept", "graph", "definition")
     columns = (
-        best.select("concept", "name"),
-        _listed(types.select("concept", semantic_types="tui")),
+        best.unique("concept", keep="first", maintain_order=True).select("concept", "name"),
+        _listed(graph.in_rows(graph.tables.types).select("concept", semantic_types="tui")),
         definitions.unique("concept", keep="first", maintain_order=True).select("concept", "definition"),
-        _listed(codes.select("concept", codes="code")),
-        _listed(parents),
+        _listed(graph.in_rows(graph.tables.codes).select("concept", codes="code")),
+        _parents(graph),
+        graph.members(),
     )
     for column in columns:
         concepts = concepts.join(column, on="concept", how="left", maintain_order="left")
-    lists = [pl.col(name).fill_null([]) for name in ("semantic_types", "codes", "parents")]
-    return concepts.with_columns(lists).select(
-        "concept", "name", "semantic_types", "definition", "codes", "parents", "is_placeholder"
+    concepts = concepts.with_columns(
+        pl.col(name).fill_null([]) for name in ("semantic_types", "codes", "parents", "members")
     )
+    # Members answer to their own ids wherever codes do.
+    others = pl.col("members").list.set_difference(pl.concat_list("curie"))
+    codes = pl.when(pl.col("members").list.len() > 1).then(pl.col("codes").list.set_union(others).list.sort())
+    minted = pl.col("concept").is_in(placeholders.implode())
+    return concepts.select(
+        pl.col("curie").alias("concept"), "name", "semantic_types", "definition", codes.otherwise("codes").alias("codes"),
+        "parents", minted.alias("is_placeholder"), "members",
+    )  # fmt: skip
+
+
+def _parents(graph: _Graph) -> pl.DataFrame:
+    isa = graph.tables.relations.index_of("isa")
+    edges = graph.edges().filter(pl.col("relation") == (-1 if isa is None else isa))
+    edges = edges.filter(pl.col("head") >= 0, pl.col("tail") >= 0, pl.col("head") != pl.col("tail"))
+    return _listed(edges.select(concept="head", parents=gathered(graph.curies, "tail")))
 
 
 def _listed(rows: pl.DataFrame) -> pl.DataFrame:
     """Second column gathered into a sorted list of distinct values per concept."""
     column = rows.columns[1]
-    return rows.group_by("concept").agg(pl.col(column).unique().sort())
+    return rows.unique().sort("concept", column).group_by("concept", maintain_order=True).agg(column)
 
 
-def _names(names: pl.DataFrame) -> pl.DataFrame:
-    preferred = preferred_names(names).select("concept", "language", "name", is_preferred=pl.lit(value=True))
-    rows = names.with_columns(source=pl.col("graph").str.replace(r"@.*$", ""))
+def _names(graph: _Graph, preferred: pl.DataFrame) -> pl.DataFrame:
+    vocabularies = pl.Series("source", [named.name.partition("@")[0] for named in graph.tables.graphs], dtype=pl.String)
+    rows = graph.in_rows(graph.tables.names).select(
+        "concept", "name", "language", "is_abbreviation", source=gathered(vocabularies, "graph")
+    )
     rows = rows.group_by("concept", "name", "language", "source").agg(pl.col("is_abbreviation").all())
-    rows = rows.join(preferred, on=["concept", "language", "name"], how="left").with_columns(
-        pl.col("is_preferred").fill_null(value=False)
-    )
-    return rows.sort("concept", "language", "name", "source")
+    marked = preferred.with_columns(is_preferred=pl.lit(value=True))
+    rows = rows.join(marked, on=["concept", "language", "name"], how="left")
+    rows = rows.sort("concept", "language", "name", "source")
+    return rows.select(
+        gathered(graph.curies, "concept"), "name", "language", "source", "is_abbreviation",
+        pl.col("is_preferred").fill_null(value=False),
+    )  # fmt: skip
 
 
-def _triples(concepts: pl.Series, edges: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    negative = [name for name in edges["relation"].unique().to_list() if is_negative(name)]
-    positive = edges.filter(~pl.col("relation").is_in(negative), pl.col("head") != pl.col("tail"))
-    relations = positive.select("relation").unique().sort("relation")
-    concept_ids = pl.DataFrame({"concept": concepts}).with_row_index("id").with_columns(pl.col("id").cast(pl.Int64))
-    relation_ids = relations.with_row_index("relation_id").with_columns(pl.col("relation_id").cast(pl.Int64))
-    triples = (
-        positive.join(concept_ids.rename({"concept": "head", "id": "head_id"}), on="head")
-        .join(concept_ids.rename({"concept": "tail", "id": "tail_id"}), on="tail")
-        .join(relation_ids, on="relation")
-        .select(head="head_id", relation="relation_id", tail="tail_id")
-        .unique()
-        .sort("head", "relation", "tail")
-    )
-    return relations, triples
+def _triples(graph: _Graph) -> tuple[pl.Series, pl.DataFrame]:
+    """Relations in use, and their facts between two different concepts; what a fact excludes is no fact."""
+    edges = graph.edges()
+    negative = [place for place, name in enumerate(graph.tables.relations) if is_negative(name)]
+    edges = edges.filter(
+        pl.col("head") >= 0, pl.col("tail") >= 0, pl.col("head") != pl.col("tail"),
+        ~pl.col("relation").is_in(negative),
+    )  # fmt: skip
+    used = edges["relation"].unique().sort()
+    # One integer per fact sorts several times faster than three columns; concepts^2 x relations stays below 2^63.
+    count, kinds = len(graph.concepts), max(len(used), 1)
+    relation = np.searchsorted(used.to_numpy(), edges["relation"].to_numpy())
+    head, tail = edges["head"].to_numpy(), edges["tail"].to_numpy()
+    # Sources chose the smaller id as head of a symmetric fact; of joined ids the smaller may be another.
+    symmetric = np.array([is_symmetric(str(name)) for name in graph.tables.relations.gather(used)], dtype=np.bool_)
+    swap = symmetric[relation] & (head > tail) if len(used) else np.empty(0, dtype=np.bool_)
+    head, tail = np.where(swap, tail, head), np.where(swap, head, tail)
+    keys = np.unique((head * kinds + relation) * count + tail)
+    pairs, tails = np.divmod(keys, max(count, 1))
+    heads, relation = np.divmod(pairs, kinds)
+    return graph.tables.relations.gather(used), pl.DataFrame({"head": heads, "relation": relation, "tail": tails})

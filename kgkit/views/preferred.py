@@ -10,9 +10,18 @@ def preferred_names(names: pl.DataFrame) -> pl.DataFrame:
 
     A full name is preferred to an abbreviation, then the higher rank, then the alphabetical order of vocabulary
     and name, so that the choice does not depend on the order of ingestion.
+
+    Args:
+        names: Columns concept, language, name, rank, is_best, is_abbreviation and graph (sorts as
+            its name does); ids of any type.
+
+    Returns:
+        Columns concept, language, name; sorted by concept and language.
     """
-    best = names.filter("is_best").sort(
+    best = names.lazy().filter("is_best").sort(
         ["concept", "language", "is_abbreviation", "rank", "graph", "name"],
         descending=[False, False, False, True, False, False],
-    )
-    return best.unique(["concept", "language"], keep="first", maintain_order=True)
+    )  # fmt: skip
+    return best.unique(["concept", "language"], keep="first", maintain_order=True).select(
+        "concept", "language", "name"
+    ).collect()  # fmt: skip

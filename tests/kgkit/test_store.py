@@ -29,7 +29,7 @@ from kgkit.graph.quads import read_quads
 from kgkit.graph.store import KnowledgeGraph, ingest, results_json, results_table
 from kgkit.sources.base import IngestLog, SourceTables
 
-VIEWS = ("concepts", "names", "relations", "triples")
+VIEWS = ("concepts", "names", "relations", "triples", "retired")
 
 
 def digest_of(quads: Path) -> str:

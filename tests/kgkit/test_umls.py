@@ -20,8 +20,8 @@ from rrf import Rrf, tiny_rrf
 from kgkit.errors import InputError
 from kgkit.graph.quads import source_lines, write_quads
 from kgkit.graph.store import KnowledgeGraph
-from kgkit.sources.base import IngestLog, SourceTables
-from kgkit.sources.umls import read_umls
+from kgkit.sources.base import IngestLog, SourceTables, decode_table
+from kgkit.sources.umls import UmlsOptions, read_umls
 from kgkit.views.build import build_views
 
 FALL, VIADUCT, EFFUSION = "C0000921", "C0417093", "C0013687"
@@ -29,11 +29,11 @@ FALL, VIADUCT, EFFUSION = "C0000921", "C0417093", "C0013687"
 
 def read(rrf: Rrf, folder: Path, languages: tuple[str, ...] = ("ENG",)) -> tuple[SourceTables, IngestLog]:
     log = IngestLog()
-    return read_umls(rrf.write(folder), log, languages=languages), log
+    return read_umls(rrf.write(folder), log, options=UmlsOptions(languages=languages)), log
 
 
 def edges(tables: SourceTables) -> set[tuple[str, str, str]]:
-    return {(head[5:], relation, tail[5:]) for _, head, relation, tail in tables.edges.rows()}
+    return {(head[5:], relation, tail[5:]) for _, head, relation, tail in decode_table(tables, "edges").rows()}
 
 
 def three_names() -> Rrf:
@@ -116,10 +116,10 @@ def test_rows_that_are_not_used_are_counted_under_a_reason(tmp_path: Path) -> No
 
 
 def test_there_is_one_best_name_per_concept_vocabulary_and_language(tiny_rrf_dir: Path) -> None:
-    tables = read_umls(tiny_rrf_dir, IngestLog(), languages=("ENG", "SPA"))
+    tables = read_umls(tiny_rrf_dir, IngestLog(), options=UmlsOptions(languages=("ENG", "SPA")))
     best = tables.names.group_by("graph", "concept", "language").agg(pl.col("is_best").sum())
     assert best["is_best"].unique().to_list() == [1]
-    spanish = tables.names.filter(pl.col("language") == "es").select("graph", "concept", "name").rows()
+    spanish = decode_table(tables, "names").filter(pl.col("language") == "es").select("graph", "concept", "name").rows()
     assert spanish == [("TST@2026-01", "umls:C0032227", "derrame pleural")]
 
 
@@ -147,14 +147,14 @@ def test_a_concept_with_only_an_abbreviation_is_called_by_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(("cui", "placeholder"), [("C8999999", False), ("C9000000", True), ("C9999999", True)])
 def test_a_minted_cui_is_flagged(tmp_path: Path, cui: str, placeholder: bool) -> None:
     tables, _ = read(Rrf().atom(cui, "a name"), tmp_path)
-    assert tables.concepts.select("concept", "is_placeholder").rows() == [(f"umls:{cui}", placeholder)]
+    assert decode_table(tables, "concepts").select("concept", "is_placeholder").rows() == [(f"umls:{cui}", placeholder)]
 
 
 def test_the_licence_level_is_the_highest_of_the_rows(tmp_path: Path) -> None:
     rrf = Rrf().atom(FALL, "a", "ONE").atom(FALL, "b", "TWO", values={"SRL": "3"}).atom(FALL, "c", "TWO")
     tables, _ = read(rrf, tmp_path)
     assert {graph.name: graph.licence_level for graph in tables.graphs} == {
-        "UMLS@unversioned": 3,
+        "UMLS@unversioned": 0,
         "ONE@unversioned": 0,
         "TWO@unversioned": 3,
     }
@@ -165,7 +165,7 @@ def test_versions_come_from_mrsab_and_the_release_from_the_path(tmp_path: Path) 
     tables, _ = read(rrf, tmp_path / "umls-2026AA-metathesaurus" / "META")
     assert tables.release == "2026AA"
     names = [graph.name for graph in tables.graphs]
-    assert names == ["UMLS@2026AA", "HPO@2025-01-16", "NEW@May__2026__b", "TST@2026-01"]
+    assert names == ["HPO@2025-01-16", "NEW@May__2026__b", "TST@2026-01", "UMLS@2026AA"]
 
 
 def outcome(folder: Path) -> tuple[str, list[list[tuple[object, ...]]]]:
@@ -190,15 +190,23 @@ def test_gzip_and_line_ends_change_nothing(tmp_path: Path) -> None:
     assert [outcome(folder) for folder in folders[1:]] == [outcome(folders[0])] * 3
 
 
-def test_a_cui_of_another_form_is_named_by_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"MRCONSO\.RRF, line 2: CUI 'HP:0002202' is not C and seven digits"):
-        read(Rrf().atom(FALL, "a").atom("HP:0002202", "b"), tmp_path)
+def test_a_cui_of_another_form_is_counted_or_named_by_line(tmp_path: Path) -> None:
+    rrf = Rrf().atom(FALL, "a").atom("HP:0002202", "b").relation(FALL, "CHD", "C1").relation("C0000009", "CHD", FALL)
+    _, log = read(rrf, tmp_path)
+    assert log.skipped == {
+        "MRCONSO: CUI is not C and seven digits": 1,
+        "MRREL: CUI2 is not C and seven digits": 1,
+        "MRREL: CUI1 is not in MRCONSO": 1,
+    }
+    assert log.first_defect["MRCONSO: CUI is not C and seven digits"].endswith("MRCONSO.RRF, line 2: 'HP:0002202'")
+    with pytest.raises(InputError, match=r"MRCONSO\.RRF, line 2: MRCONSO: CUI is not C and seven digits: 'HP:0002202'"):
+        read_umls(tmp_path, IngestLog(strict=True))
 
 
 def test_an_unknown_language_and_an_empty_choice_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown language 'EN'; choices: ENG, SPA, "):
         read(three_names(), tmp_path, ("EN",))
-    with pytest.raises(InputError, match="no atom is left of MRCONSO in GER, not suppressed"):
+    with pytest.raises(InputError, match="no name is left of MRCONSO in GER, not suppressed"):
         read(three_names(), tmp_path, ("GER",))
 
 

@@ -65,6 +65,7 @@ def test_a_row_of_concepts_gathers_what_all_vocabularies_say(tiny_kg_dir: Path) 
         "codes": ["HP:0002202", "bioportal:TST/T2"],
         "parents": ["umls:C0013687"],
         "is_placeholder": False,
+        "members": ["umls:C0032227"],
     }
     minted = concept(tiny_kg_dir, "C9000001")
     assert minted["is_placeholder"] is True

@@ -1,0 +1,245 @@
+"""MRREL and MRHIER: facts between concepts, each once, from its canonical side.
+
+A row of MRREL reads CUI2 RELA CUI1. While it is read, a fact is one unsigned 64-bit integer (kind, head, tail), so a
+full release is sorted and made distinct in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from kgkit.errors import InputError, choices
+from kgkit.sources.base import IngestLog
+from kgkit.sources.relations import REL_NOT_USED, REL_WITHOUT_RELA, RelationNames
+from kgkit.sources.rrf import RrfRelease
+from kgkit.sources.umls_rows import SUPPRESSED, BoolArray, Rule, cui_number, is_in, kept_rows
+from kgkit.sources.umls_vocabularies import Vocabularies
+
+_END_BITS = np.uint64(24)
+_END = np.uint64((1 << 24) - 1)
+_KIND_BITS = np.uint64(48)
+_MOST_KINDS = 1 << 16
+_AT_A_TIME = 1 << 22
+_HIERARCHY = frozenset({"isa", "part_of"})
+_COLUMNS = ("CUI1", "CUI2", "REL", "RELA", "SAB", "DIR", "SUPPRESS")
+POLICIES = ("typed", "hierarchy", "all", "none")
+Keys = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class RelationPolicy:
+    """Which rows become edges.
+
+    Attributes:
+        kinds: `typed` (all but sibling cliques, qualifiers and the like), `hierarchy` (is-a and part-of alone), `all`
+            (sibling cliques and qualifiers too) or `none`.
+        suppressed: Keep suppressed rows.
+        hierarchies: Read MRHIER: each atom's parent in its vocabulary.
+    """
+
+    kinds: str = "typed"
+    suppressed: bool = False
+    hierarchies: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown policy by name."""
+        if self.kinds not in POLICIES:
+            raise InputError(f"unknown relation policy {self.kinds!r}; {choices(self.kinds, POLICIES)}")
+
+
+@dataclass
+class _Facts:
+    """Facts as integers; a kind is a position in `kinds`, a (vocabulary number, relation as written)."""
+
+    kinds: dict[tuple[int, str], int] = field(default_factory=dict)
+    asserted: Counter[str] = field(default_factory=Counter)
+    parts: list[Keys] = field(default_factory=list)
+
+    def add(self, rows: pl.DataFrame, vocabularies: Vocabularies) -> None:
+        """Take rows with the columns SAB, relation, head and tail (CUI numbers)."""
+        if rows.is_empty():
+            return
+        kinds = rows.select("SAB", "relation").unique(maintain_order=True)
+        numbers = [self._kind(vocabularies.number(sab), relation) for sab, relation in kinds.iter_rows()]
+        kinds = kinds.with_columns(kind=pl.Series(numbers, dtype=pl.UInt64))
+        kind = rows.join(kinds, on=["SAB", "relation"], how="left", maintain_order="left")["kind"].to_numpy()
+        head, tail = (rows[end].to_numpy().astype(np.uint64) for end in ("head", "tail"))
+        self.parts.append((kind << _KIND_BITS) | (head << _END_BITS) | tail)
+
+    def _kind(self, sab: int, relation: str) -> int:
+        return self.kinds.setdefault((sab, relation), len(self.kinds))
+
+
+def read_edges(
+    rrf: RrfRelease,
+    log: IngestLog,
+    vocabularies: Vocabularies,
+    concepts: tuple[BoolArray, BoolArray],
+    policy: RelationPolicy,
+    cui_of_aui: pl.DataFrame | None = None,
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Distinct facts between kept concepts.
+
+    Args:
+        rrf: The release.
+        log: Counts.
+        vocabularies: Which vocabularies are wanted.
+        concepts: CUIs in MRCONSO, and those that are kept: bool [NUM_CUIS] each.
+        policy: Which rows become edges.
+        cui_of_aui: CUI of each atom, for MRHIER.
+
+    Returns:
+        Columns graph (a vocabulary's number), head, relation (a position in the second result), tail (CUI numbers),
+        sorted; and the relation names, sorted.
+    """
+    facts = _Facts()
+    if policy.kinds != "none" and rrf.has("MRREL"):
+        for rows in rrf.batches("MRREL", _COLUMNS):
+            _add_relations(facts, rows, (rrf, log), vocabularies, concepts, policy)
+    if policy.hierarchies and cui_of_aui is not None and rrf.has("MRHIER"):
+        for rows in rrf.batches("MRHIER", ("AUI", "PAUI", "SAB", "RELA")):
+            _add_hierarchy(facts, rows, (rrf, log), vocabularies, cui_of_aui)
+    names = RelationNames(_documented_inverses(rrf), facts.asserted)
+    keys, kinds = _canonical(facts, names)
+    count = len(keys)
+    keys = _distinct(keys)
+    log.skip("MRREL", "same fact from its other side, or twice", count - len(keys))
+    relations = sorted({relation for _, relation in kinds})
+    graph = np.array([sab for sab, _ in kinds], dtype=np.uint16)
+    relation = np.array([relations.index(name) for _, name in kinds], dtype=np.uint16)
+    kind = keys >> _KIND_BITS
+    return pl.DataFrame(
+        {
+            "graph": graph[kind] if len(kinds) else np.empty(0, np.uint16),
+            "head": ((keys >> _END_BITS) & _END).astype(np.uint32),
+            "relation": relation[kind] if len(kinds) else np.empty(0, np.uint16),
+            "tail": (keys & _END).astype(np.uint32),
+        }
+    ), pl.Series("relation", relations, dtype=pl.String)
+
+
+def _add_relations(
+    facts: _Facts,
+    rows: pl.DataFrame,
+    source: tuple[RrfRelease, IngestLog],
+    vocabularies: Vocabularies,
+    concepts: tuple[BoolArray, BoolArray],
+    policy: RelationPolicy,
+) -> None:
+    rrf, log = source
+    rel = pl.col("REL").replace_strict(_rel_names(policy), default=None, return_dtype=pl.String)
+    relation = pl.when(pl.col("RELA") != "").then("RELA").otherwise(rel)
+    rows = rows.with_columns(head=cui_number("CUI2"), tail=cui_number("CUI1"), relation=relation)
+    place = ("MRREL", rrf.place("MRREL"))
+    rows = kept_rows(rows, _rules(rows, vocabularies, concepts, policy), place, log)
+    asserted = rows.filter(pl.col("DIR") == "Y").group_by("relation").len()
+    facts.asserted.update(dict(asserted.iter_rows()))
+    if policy.kinds == "hierarchy":
+        rows = kept_rows(rows, [Rule("not a relation of the hierarchy", ~_in_hierarchy())], place, log)
+    facts.add(rows, vocabularies)
+
+
+def _rules(
+    rows: pl.DataFrame, vocabularies: Vocabularies, concepts: tuple[BoolArray, BoolArray], policy: RelationPolicy
+) -> list[Rule]:
+    present, kept = concepts
+    head, tail = pl.col("head"), pl.col("tail")
+    unwanted = vocabularies.not_kept(rows["SAB"])
+    rules = [
+        Rule("CUI1 is not C and seven digits", tail.is_null(), defect="CUI1"),
+        Rule("CUI2 is not C and seven digits", head.is_null(), defect="CUI2"),
+    ]
+    if not policy.suppressed:
+        rules.append(Rule("suppressed", pl.col("SUPPRESS").is_in(SUPPRESSED)))
+    not_used = {} if policy.kinds == "all" else REL_NOT_USED
+    rules += [Rule(f"REL={rel}: {why}", pl.col("REL") == rel) for rel, why in not_used.items()]
+    rules += [
+        Rule("both ends are one concept", head == tail),
+        Rule("CUI1 is not in MRCONSO", ~is_in(tail, present), defect="CUI1"),
+        Rule("CUI2 is not in MRCONSO", ~is_in(head, present), defect="CUI2"),
+        Rule("an end is not kept", ~(is_in(head, kept) & is_in(tail, kept))),
+        Rule("vocabulary not kept", pl.col("SAB").is_in(unwanted)),
+        Rule("no RELA and no rule for REL", pl.col("relation").is_null(), defect="REL"),
+    ]
+    return rules
+
+
+def _rel_names(policy: RelationPolicy) -> dict[str, str]:
+    """What an empty RELA means; with all kinds of rows, the ones that are otherwise left out have names too."""
+    extra = {"SIB": "sibling_of", "AQ": "allowed_qualifier_of", "QB": "qualified_by"} if policy.kinds == "all" else {}
+    return REL_WITHOUT_RELA | extra
+
+
+def _in_hierarchy() -> pl.Expr:
+    sides = [*_HIERARCHY, "inverse_isa", "has_part", "inverse_part_of"]
+    return pl.col("relation").is_in(sides)
+
+
+def _add_hierarchy(
+    facts: _Facts,
+    rows: pl.DataFrame,
+    source: tuple[RrfRelease, IngestLog],
+    vocabularies: Vocabularies,
+    cui_of_aui: pl.DataFrame,
+) -> None:
+    """A row of MRHIER: the atom's concept RELA (is-a where it is empty) the parent atom's concept."""
+    rrf, log = source
+    for column, end in (("AUI", "head"), ("PAUI", "tail")):
+        number = pl.col(column).str.slice(1).cast(pl.Int64, strict=False)
+        rows = rows.with_columns(aui=number).join(cui_of_aui, on="aui", how="left", maintain_order="left")
+        rows = rows.drop("aui").rename({"cui": end})
+    unwanted = vocabularies.not_kept(rows["SAB"])
+    rules = [
+        Rule("root of its vocabulary", pl.col("PAUI") == ""),
+        Rule("vocabulary not kept", pl.col("SAB").is_in(unwanted)),
+        Rule("an atom is not kept", pl.col("head").is_null() | pl.col("tail").is_null()),
+        Rule("both ends are one concept", pl.col("head") == pl.col("tail")),
+    ]
+    rows = kept_rows(rows, rules, ("MRHIER", rrf.place("MRHIER")), log)
+    facts.add(
+        rows.with_columns(relation=pl.when(pl.col("RELA") != "").then("RELA").otherwise(pl.lit("isa"))), vocabularies
+    )
+
+
+def _canonical(facts: _Facts, names: RelationNames) -> tuple[Keys, list[tuple[int, str]]]:
+    """Every fact from the canonical side of its relation; and the kinds that the new integers speak of."""
+    if not facts.parts:
+        return np.empty(0, dtype=np.uint64), []
+    forms = [(sab, names.canonical(relation)) for sab, relation in facts.kinds]
+    kinds = sorted({(sab, form.name) for sab, form in forms})
+    if len(forms) > _MOST_KINDS:
+        raise InputError(f"{len(forms)} pairs of vocabulary and relation, more than {_MOST_KINDS}")
+    position = {kind: place for place, kind in enumerate(kinds)}
+    new = np.array([position[sab, form.name] for sab, form in forms], dtype=np.uint64)
+    flipped = np.array([form.flipped for _, form in forms])
+    symmetric = np.array([form.symmetric for _, form in forms])
+    keys = np.concatenate(facts.parts)
+    facts.parts.clear()
+    for start in range(0, len(keys), _AT_A_TIME):
+        part = keys[start : start + _AT_A_TIME]
+        kind, head, tail = part >> _KIND_BITS, (part >> _END_BITS) & _END, part & _END
+        swap = np.where(symmetric[kind], head > tail, flipped[kind])
+        ends = np.where(swap, (tail << _END_BITS) | head, (head << _END_BITS) | tail)
+        keys[start : start + _AT_A_TIME] = (new[kind] << _KIND_BITS) | ends
+    return keys, kinds
+
+
+def _distinct(keys: Keys) -> Keys:
+    keys.sort()
+    first = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]
+
+
+def _documented_inverses(rrf: RrfRelease) -> dict[str, str]:
+    if not rrf.has("MRDOC"):
+        return {}
+    rows = rrf.read("MRDOC", ["VALUE", "TYPE", "EXPL"]).filter(
+        (pl.col("TYPE") == "rela_inverse") & (pl.col("VALUE") != "") & (pl.col("EXPL") != "")
+    )
+    return dict(rows.select("VALUE", "EXPL").iter_rows())
