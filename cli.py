@@ -177,7 +177,7 @@ def ingest_obograph(
 @ingest.command("owl")
 def ingest_owl(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="OWL in RDF/XML, Turtle, N-Triples or another RDF syntax; plain or .gz.")
+        Path, typer.Argument(metavar="PATH", help="OWL in RDF/XML, Turtle or another RDF syntax, plain or .gz.")
     ],
     out: KgOut,
     name: SourceName = None,
@@ -195,7 +195,7 @@ def ingest_owl(
 @ingest.command("terms")
 def ingest_terms(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="TSV or CSV with id and name, MeSH descriptors, term JSON; plain or .gz.")
+        Path, typer.Argument(metavar="PATH", help="TSV or CSV, MeSH descriptors or term JSON, plain or .gz.")
     ],
     out: KgOut,
     name: SourceName = None,
@@ -204,7 +204,7 @@ def ingest_terms(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """A plain table of terms."""
+    """A plain table of terms: id, name, and any of synonyms, definition, parents, xrefs (joined by |)."""
     from kgkit.sources.term_tables import read_terms
 
     _add_file(read_terms, path, out, (name, release, licence_level), strict=strict, as_json=as_json)
@@ -339,40 +339,111 @@ def ingest_mentions(
 
 @kgkit.command()
 def info(kg: KgPath, as_json: Json = False) -> None:
-    """What a graph holds: sources, statements, concepts, relations, skipped rows."""
+    """What a graph holds: sources, skipped rows, counts, components, merged classes."""
+    from dataclasses import asdict
+
+    from kgkit.graph.info import graph_info, info_text
     from kgkit.graph.store import KnowledgeGraph
 
-    graph = KnowledgeGraph(kg)
-    content: dict[str, Any] = {
-        "graph_digest": graph.digest,
-        "counts": graph.counts(),
-        "sources": graph.manifest["sources"],
-    }
+    found = graph_info(KnowledgeGraph(kg))
     if as_json:
-        _print_json(content)
-        return
-    for name, count in content["counts"].items():
-        print(f"{count:>12,}  {name}")
-    print(f"digest {graph.digest}")
-    for key, source in graph.manifest["sources"].items():
-        rows = ", ".join(f"{table} {count:,}" for table, count in source["rows_read"].items())
-        print(f"\n{key}: {source['statements']:,} statements, licence level {source['licence_level']}\n  read: {rows}")
-        _print_skips(source["skipped"])
+        _print_json(asdict(found))
+    else:
+        print(info_text(found))
+
+
+class AnswerForm(StrEnum):
+    """Formats of `kgkit query`."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    tsv = "tsv"
+    turtle = "turtle"
 
 
 @kgkit.command()
 def query(
     kg: KgPath,
     sparql: Annotated[
-        str, typer.Argument(metavar="SPARQL", help="A SPARQL 1.1 query; the known prefixes need no declaration.")
-    ],
+        str,
+        typer.Argument(
+            metavar="QUERY",
+            help="SPARQL 1.1 (the known prefixes need no declaration), the name of a bundled query, or a file (@FILE).",
+        ),
+    ] = "",
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Parameter of the query; may be repeated.")
+    ] = [],  # noqa: B006 - Typer copies it
     as_json: Annotated[bool, typer.Option("--json", help="Print SPARQL 1.1 results JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print SPARQL 1.1 results CSV.")] = False,
+    form: Annotated[AnswerForm, typer.Option("--format", help="Print the answer so.")] = AnswerForm.table,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds after which the query is stopped; 0 for never.")] = 60,
+    list_queries: Annotated[bool, typer.Option("--list", help="Name the bundled queries.")] = False,
 ) -> None:
     """Answer a SPARQL query over all named graphs as one."""
-    from kgkit.graph.store import KnowledgeGraph, results_json, results_table
+    from kgkit.graph.queries import named_queries, run_query
+    from kgkit.graph.query_worker import AnswerFormat
+    from kgkit.graph.store import KnowledgeGraph
 
-    result = KnowledgeGraph(kg).query(sparql)
-    print(results_json(result) if as_json else "\n".join("\t".join(row) for row in results_table(result)))
+    if list_queries:
+        for name, known in named_queries().items():
+            needs = "".join(f" --set {parameter}=..." for parameter in known.required)
+            print(f"{name + needs:<32} {known.question}")
+        return
+    chosen = AnswerFormat("json" if as_json else "csv" if as_csv else form.value)
+    run_query(KnowledgeGraph(kg), sparql, settings, sys.stdout.buffer, chosen, timeout)
+
+
+@kgkit.command("show")
+def show_command(
+    kg: KgPath,
+    concept: Annotated[
+        str, typer.Argument(metavar="ID", help="Concept id (umls:C0032227, HP:0002202), source code or retired id.")
+    ],
+    limit: Annotated[int, typer.Option(help="Lines of a list before it is cut.")] = 10,
+    plot: Annotated[Path | None, typer.Option(help="Draw the neighbourhood: a .png, .svg or .pdf to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Everything a graph says of a concept, and who says so."""
+    from dataclasses import asdict
+
+    from kgkit.graph.show import show
+    from kgkit.graph.show_text import shown_text
+    from kgkit.graph.store import KnowledgeGraph
+
+    found = show(KnowledgeGraph(kg), concept)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        print(shown_text(found, limit))
+    if plot is not None:
+        from kgkit.graph.neighbourhood import draw_shown
+
+        count = draw_shown(found, plot)
+        print(f"{count} neighbours drawn: {plot}", file=sys.stderr)
+
+
+@kgkit.command("validate")
+def validate_command(
+    kg: KgPath,
+    sample: Annotated[int, typer.Option(min=1, help="Nodes of each kind that SHACL looks at.")] = 500,
+    deep: Annotated[bool, typer.Option("--deep", help="Derive the views from the RDF alone, and compare.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a graph: laws on all of it, SHACL shapes on a sample. Exit code 1 if something is wrong."""
+    from dataclasses import asdict
+
+    from kgkit.graph.store import KnowledgeGraph
+    from kgkit.graph.validate import validate, validation_text
+
+    found = validate(KnowledgeGraph(kg), sample, deep=deep)
+    if as_json:
+        _print_json(asdict(found) | {"is_sound": found.is_sound})
+    else:
+        print(validation_text(found))
+    if not found.is_sound:
+        raise typer.Exit(1)
 
 
 @kgkit.command("export")

@@ -39,7 +39,9 @@ ONLY_IN = {
     "torch_geometric": ["kgkit.encoder.graph_tower", "kgkit.views.to_pyg"],
     "faiss": ["kgkit.index"],
     "onnxruntime": ["kgkit.encoder.text_onnx"],
-    "pyoxigraph": ["kgkit.graph.store", "kgkit.graph.derive"],
+    "pyoxigraph": ["kgkit.graph.store", "kgkit.graph.derive", "kgkit.sources.owl"],
+    "fastobo": ["kgkit.sources.obo"],
+    "yaml": ["kgkit.sources.sssom"],
     "typer": ["cli"],
 }
 PATHS = [*sorted((ROOT / "kgkit").rglob("*.py")), *sorted((ROOT / "vlp").rglob("*.py")), ROOT / "cli.py"]

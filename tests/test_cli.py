@@ -200,6 +200,26 @@ def test_the_line_from_files_to_answers(command: Run, tmp_path: Path) -> None:
     assert json.loads(out) == {"head": {"vars": ["name"]}, "results": {"bindings": [{"name": value}]}}
 
 
+def test_reports_join_the_graph_from_labels_and_from_linked_mentions(command: Run, tmp_path: Path) -> None:
+    kg, labels, mentions = tmp_path / "kg", tmp_path / "labels.csv", tmp_path / "mentions.jsonl"
+    labels.write_text("study_id,Age,Pleural Effusion,No Finding\n1,70,0.0,\n2,71,,1.0\n3,72,7,\n", encoding="utf-8")
+    mentions.write_text('{"report_id": "1", "text": "Clear.", "mentions": []}\n', encoding="utf-8")
+    code, out, _ = command("kgkit", "ingest", "labels", labels, "--out", kg, "--corpus", "mimic", "--release", "2")
+    assert (code, out.splitlines()[0]) == (0, "mimic@2: 34 statements")
+    assert "  skipped 1: columns: no label: 'Age'\n  skipped 1: labels: not 1, 0, -1 or blank\n" in out
+XX
+    code, out, _ = command("kgkit", "ingest", "mentions", mentions, "--out", kg, "--licence-level", "0", "--json")
+    assert (code, json.loads(out)["rows_read"]) == (0, {"reports": 1, "mentions": 0})
+    info = json.loads(command("kgkit", "info", kg, "--json")[1])
+    assert {key: source["licence_level"] for key, source in info["sources"].items()} == {"mimic@2": 9, "mentions@1": 0}
+    effusion = "kgkit:denotes umls:C0032227 ; kgkit:certainty ?said"
+    query = f"SELECT ?id ?said {{ ?m {effusion} ; kgkit:mentionedIn/dcterms:identifier ?id }}"
+    assert command("kgkit", "query", kg, query)[1] == "id\tsaid\n1\tkgkit:absent\n"
+    code, out, err = command("kgkit", "ingest", "labels", labels, "--out", kg, "--strict")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].endswith("labels.csv, line 4: labels: not 1, 0, -1 or blank: 'Pleural Effusion 7'")
+
+
 def test_a_killed_command_leaves_nothing_that_loads(tmp_path: Path) -> None:
     """The console script, killed in the middle of its first ingest, and run again."""
     rrf = Rrf()

@@ -22,7 +22,6 @@ class SourceInfo:
     """One source as its ingest left it.
 
     Attributes:
-        name: `<name>@<release>`.
         statements: Distinct quads.
         licence_level: Highest of its vocabularies (UMLS SRL).
         digest: Source digest.
@@ -30,10 +29,10 @@ class SourceInfo:
         skipped: Rows per `table: reason`.
         first_defect: Place of the first row of each reason that is a defect of the input.
         checks: What was verified of the input.
+        files: Input file -> its SHA-256.
         graphs: (named graph, title, licence level).
     """
 
-    name: str
     statements: int
     licence_level: int
     digest: str
@@ -41,6 +40,7 @@ class SourceInfo:
     skipped: dict[str, int]
     first_defect: dict[str, str]
     checks: tuple[str, ...]
+    files: dict[str, str]
     graphs: tuple[tuple[str, str, int], ...]
 
 
@@ -85,7 +85,7 @@ class GraphInfo:
     Attributes:
         graph_digest: Digest of the whole graph.
         counts: Statements, named graphs, concepts, names, triples of the learning view, relations, retired ids.
-        sources: In the order of the manifest.
+        sources: `<name>@<release>` -> what its ingest left.
         components: Of the triples view.
         merged: Classes of several ids.
         relations: (relation, triples), most frequent first.
@@ -95,7 +95,7 @@ class GraphInfo:
 
     graph_digest: str
     counts: dict[str, int]
-    sources: tuple[SourceInfo, ...]
+    sources: dict[str, SourceInfo]
     components: Components
     merged: MergedClasses
     relations: tuple[tuple[str, int], ...]
@@ -115,7 +115,7 @@ def graph_info(graph: KnowledgeGraph) -> GraphInfo:
     return GraphInfo(
         graph.digest,
         graph.counts() | {"retired ids": int(retired)},
-        tuple(_source(name, entry) for name, entry in graph.manifest["sources"].items()),
+        {name: _source(entry) for name, entry in graph.manifest["sources"].items()},
         _components(triples, len(members), ids.select("row", "prefix").unique()),
         _merged(ids),
         _relations(triples, pl.read_parquet(views / "relations.parquet")["relation"]),
@@ -124,9 +124,8 @@ def graph_info(graph: KnowledgeGraph) -> GraphInfo:
     )
 
 
-def _source(name: str, entry: dict[str, Any]) -> SourceInfo:
+def _source(entry: dict[str, Any]) -> SourceInfo:
     return SourceInfo(
-        name,
         entry["statements"],
         entry["licence_level"],
         entry["digest"],
@@ -134,6 +133,7 @@ def _source(name: str, entry: dict[str, Any]) -> SourceInfo:
         entry["skipped"],
         entry["first_defect"],
         tuple(entry["checks"]),
+        {file["name"]: file["sha256"] for file in entry["files"]},
         tuple((graph["name"], graph["title"], graph["licence_level"]) for graph in entry["graphs"]),
     )
 
@@ -149,7 +149,8 @@ def _components(triples: pl.DataFrame, concepts: int, prefixes: pl.DataFrame) ->
     members = int(sizes[largest])
     size, number = np.unique(sizes, return_counts=True)
     inside = prefixes.with_columns(inside=pl.Series(label == largest).gather(prefixes["row"]))
-    shares = inside.group_by("prefix").agg(pl.col("inside").mean()).sort("prefix")
+    shares = inside.group_by("prefix").agg(pl.len(), pl.col("inside").mean())
+    shares = shares.sort("len", "prefix", descending=[True, False]).select("prefix", "inside")
     by_size = tuple((int(one), int(many)) for one, many in zip(size[::-1], number[::-1], strict=True))
     return Components(int(count), members, members / concepts, dict(shares.iter_rows()), by_size)
 
@@ -182,9 +183,9 @@ def info_text(info: GraphInfo, limit: int = 10) -> str:
     """The numbers as lines of text, lists cut after `limit` lines."""
     lines = [f"{count:>12,}  {name}" for name, count in info.counts.items()]
     lines.append(f"digest {info.graph_digest}")
-    for source in info.sources:
+    for name, source in info.sources.items():
         rows = ", ".join(f"{table} {count:,}" for table, count in source.rows_read.items())
-        lines += ["", f"{source.name}: {source.statements:,} statements, licence level {source.licence_level}"]
+        lines += ["", f"{name}: {source.statements:,} statements, licence level {source.licence_level}"]
         lines += [f"  read: {rows}"] if rows else []
         for reason, count in source.skipped.items():
             first = source.first_defect.get(reason)

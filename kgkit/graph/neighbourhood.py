@@ -20,7 +20,7 @@ from matplotlib.path import Path as Curve
 
 from kgkit.errors import InputError, choices
 from kgkit.graph.resolve import Known, semantic_type_names
-from kgkit.graph.show import ConceptPage, ShownRelation
+from kgkit.graph.show import ConceptPage, Shown, ShownRelation
 
 FORMATS = (".png", ".svg", ".pdf")
 _WIDTH, _HEIGHT = 2.05, 0.56
@@ -61,6 +61,25 @@ class _Box:
     outgoing: bool = True
     x: float = 0.0
     y: float = 0.0
+
+
+def draw_shown(shown: Shown, path: Path) -> int:
+    """Draw the concept that an id stands for.
+
+    Args:
+        shown: Answer of `kgkit.graph.show.show`.
+        path: `.png`, `.svg` or `.pdf` to write.
+
+    Returns:
+        Number of neighbours drawn.
+
+    Raises:
+        InputError: if the id does not stand for exactly one concept, or the file has another ending.
+    """
+    if len(shown.concepts) != 1:
+        ids = ", ".join(page.concept for page in shown.concepts) or "nothing"
+        raise InputError(f"{shown.asked} stands for {ids}; give one of them to draw it")
+    return draw_neighbourhood(shown.concepts[0], path)
 
 
 def draw_neighbourhood(page: ConceptPage, path: Path) -> int:

@@ -75,6 +75,8 @@ def query_text(given: str) -> str:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"not a readable query file ({error})", path) from error
+    if not given.strip():
+        raise InputError("no query given; a name, a file or SPARQL is expected (kgkit query KG --list names some)")
     if _NAME.fullmatch(given):
         known = named_queries()
         if given not in known:
@@ -121,6 +123,18 @@ def _term(value: str) -> str:
         return str(ox.NamedNode(iri_of(value.removeprefix("<").removesuffix(">"))[1:-1]))
     except (InputError, ValueError):
         return str(ox.Literal(value))
+
+
+def run_query(
+    graph: KnowledgeGraph,
+    given: str,
+    settings: Sequence[str],
+    output: BinaryIO,
+    form: AnswerFormat = AnswerFormat.TABLE,
+    limit_s: float = 0.0,
+) -> None:
+    """What `kgkit query` does: `query_text`, `set_parameters` and `write_query` in one."""
+    write_query(graph, set_parameters(query_text(given), settings), output, form, limit_s)
 
 
 def write_query(

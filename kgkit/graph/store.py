@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import polars as pl
 import pyoxigraph as ox
@@ -283,7 +283,7 @@ def _build_store(folder: Path, sources: dict[str, Any], labels: pl.DataFrame, gr
     with progress("store", total, "statements") as reporter:
         for key, source in sorted(sources.items()):
             with read_quads(_quads(folder, key, source["digest"])) as stream:
-                store.bulk_load(_Counted(stream, reporter), format=ox.RdfFormat.N_QUADS)
+                store.bulk_load(cast(IO[bytes], _Counted(stream, reporter)), format=ox.RdfFormat.N_QUADS)
         for lines in preferred_label_lines(labels):
             store.bulk_load(str(lines.str.join("\n").item()), format=ox.RdfFormat.N_QUADS)
             reporter.advance(len(lines))

@@ -17,7 +17,6 @@ import pyshacl
 from rdflib import Graph
 from rdflib.namespace import RDF, SH
 
-from kgkit import namespaces as ns
 from kgkit.graph import laws
 from kgkit.graph.query_worker import answer, solutions
 from kgkit.graph.resolve import curie_of
@@ -87,14 +86,18 @@ def validate(graph: KnowledgeGraph, sample: int = SAMPLE, *, deep: bool = False)
         sample: Nodes of each kind to check against the SHACL shapes; where there are no more, all of them.
         deep: Derive the views again from the RDF alone, and compare.
     """
-    findings: list[Finding] = []
-    with progress("validate", len(laws.SPARQL_LAWS) + 6 + deep, "checks") as bar:
-        for found in _laws(graph, deep=deep):
+    findings = _quads_laws(graph)  # shows its own progress
+    with progress("validate", len(laws.SPARQL_LAWS) + 4, "checks") as bar:
+        for found in _graph_laws(graph):
             findings += found
             bar.advance(note=found[-1].law)
         shapes, covered = _shapes(graph, sample)
         findings.append(shapes)
-        bar.advance()
+        bar.advance(note=shapes.law)
+    if deep:
+        with tempfile.TemporaryDirectory() as folder:
+            derived = list(laws.derived_breaches(graph, Path(folder) / "views"))
+        findings.append(_finding("the views are what the RDF alone gives", derived))
     return Validation(tuple(findings), covered)
 
 
@@ -115,15 +118,18 @@ def validation_text(validation: Validation) -> str:
     return "\n".join(lines)
 
 
-def _laws(graph: KnowledgeGraph, *, deep: bool) -> Iterator[list[Finding]]:
+def _quads_laws(graph: KnowledgeGraph) -> list[Finding]:
     scan = laws.scan_quads(graph)
-    yield [
+    return [
         _finding("the quads files are as the manifest records them", scan.not_as_recorded),
         _finding("every line of the quads files is a statement in a named graph", scan.no_quads),
         _finding("there are no blank nodes", scan.blank_nodes),
         _finding("language tags are well formed (BCP 47)", sorted(scan.tags)),
+        _finding("the store holds the statements of the quads files", laws.store_breaches(graph, scan)),
     ]
-    yield [_finding("the store holds the statements of the quads files", laws.store_breaches(graph, scan))]
+
+
+def _graph_laws(graph: KnowledgeGraph) -> Iterator[list[Finding]]:
     for law, query in laws.SPARQL_LAWS.items():
         yield [_finding(law, laws.sparql_breaches(graph, query))]
     twice = list(laws.relation_breaches(graph))
@@ -137,10 +143,6 @@ def _laws(graph: KnowledgeGraph, *, deep: bool) -> Iterator[list[Finding]]:
     ]
     dangling = laws.sparql_breaches(graph, laws.DANGLING)
     yield [_finding("both ends of every relation are declared by some source", dangling, is_note=True)]
-    if deep:
-        with tempfile.TemporaryDirectory() as folder:
-            found = list(laws.derived_breaches(graph, Path(folder) / "views"))
-        yield [_finding("the views are what the RDF alone gives", found)]
 
 
 def _finding(law: str, breaches: Iterable[str], *, is_note: bool = False) -> Finding:
@@ -153,7 +155,8 @@ def _shapes(graph: KnowledgeGraph, sample: int) -> tuple[Finding, dict[str, tupl
     """SHACL on the nodes of each kind whose IRIs have the smallest checksums: a fixed sample without any order."""
     data, covered = Graph(), {}
     for kind, pattern in _TARGETS.items():
-        counted = _Counted(row["node"].value for row in solutions(graph.store, f"SELECT DISTINCT ?node {{ {pattern} }}"))
+        found = solutions(graph.store, f"SELECT DISTINCT ?node {{ {pattern} }}")
+        counted = _Counted(row["node"].value for row in found)
         nodes = heapq.nsmallest(sample, counted, key=lambda iri: (zlib.crc32(iri.encode()), iri))
         for start in range(0, len(nodes), _VALUES):
             _describe(graph, nodes[start : start + _VALUES], data)

@@ -86,9 +86,7 @@ def _ontology(content: Any, path: Path, log: IngestLog) -> Ontology:
     return Ontology(path, terms, title, version, labels)
 
 
-def _edge(
-    edge: Mapping[str, Any], parents: _Parents, relations: _Relations, log: IngestLog
-) -> None:
+def _edge(edge: Mapping[str, Any], parents: _Parents, relations: _Relations, log: IngestLog) -> None:
     head, predicate, tail = canonical_id(edge["sub"]), edge["pred"], canonical_id(edge["obj"])
     if predicate in _IS_A:
         parents.setdefault(head, []).append(tail)

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from kgkit.errors import InputError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 """Bytes read at a time."""
 
 INFLATE_STEP = 1 << 16

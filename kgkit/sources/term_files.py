@@ -8,7 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -127,7 +127,7 @@ def text_of(value: Any) -> str:
 def table_rows(
     lines: Sequence[str], columns: Sequence[str], delimiter: str, place: tuple[Path, int], kind: str, log: IngestLog
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a TSV or CSV with the quotes of RFC 4180, as (line number, column -> field).
+    """Rows of a TSV or CSV as (line number, column -> field); blank lines are passed over.
 
     Args:
         lines: The lines after the header, without their ends.
@@ -138,20 +138,35 @@ def table_rows(
         log: Where such rows are counted.
 
     Raises:
-        InputError: naming the line that is no table.
+        InputError: naming the line where a CSV is no table.
     """
     path, header = place
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter)
+    for number, fields in _tab_fields(lines, header) if delimiter == "\t" else _comma_fields(lines, path, header):
+        if len(fields) == len(columns):
+            yield number, dict(zip(columns, fields, strict=True))
+        elif fields:
+            reason = "row with another number of columns than the header"
+            log.defect(kind, reason, (path, number), delimiter.join(fields)[:60])
+
+
+def _tab_fields(lines: Sequence[str], header: int) -> Iterator[tuple[int, list[str]]]:
+    """A line is a row, whatever its quotes are: a lone one is a character, and never joins lines."""
+    for number, line in enumerate(lines, start=header + 1):
+        fields = line.split("\t") if line else []
+        if '"' in line:
+            with suppress(csv.Error):
+                fields = next(csv.reader([line], delimiter="\t", strict=True))
+        yield number, fields
+
+
+def _comma_fields(lines: Sequence[str], path: Path, header: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows by RFC 4180: a field in quotes may hold commas and line ends."""
+    reader = csv.reader((f"{line}\n" for line in lines), strict=True)
     before = 0
     try:
         for fields in reader:
             number, before = header + before + 1, reader.line_num
-            if len(fields) == len(columns):
-                yield number, dict(zip(columns, fields, strict=True))
-            elif fields:
-                # A lone quote swallows all lines up to the next one; every one of them is counted.
-                reason = "row with another number of columns than the header (or a lone quote)"
-                count = header + before + 1 - number
-                log.defect(kind, reason, (path, number), delimiter.join(fields)[:60], count)
+            yield number, fields
     except csv.Error as error:
-        raise InputError(f"not readable as a table ({error})", path, header + reader.line_num) from error
+        problem = f"not readable as CSV ({error}); the row that begins here has a lone quote?"
+        raise InputError(problem, path, header + before + 1) from error

@@ -44,7 +44,7 @@ def read_terms(
     Raises:
         InputError: naming the accepted layouts if it is none of them, or the row that cannot be read.
     """
-    text = readtext_of(path, _EXPECTED)
+    text = read_text(path, _EXPECTED)
     log.files.append(path)
     if text.lstrip()[:1] in ("{", "["):
         terms: Iterable[Term] = json_terms(parse_json(text, path, _EXPECTED), path, log)

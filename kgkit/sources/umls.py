@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from kgkit.errors import InputError, choices
+from kgkit.namespaces import plain
 from kgkit.resources import resource
 from kgkit.sources.base import (
     ATTRIBUTES,
@@ -25,9 +26,12 @@ from kgkit.sources.base import (
     IngestLog,
     NamedGraph,
     SourceTables,
+    encode_tables,
     gathered,
+    merge_tables,
 )
-from kgkit.sources.rrf import RrfRelease
+from kgkit.sources.rrf import COLUMNS, RrfRelease
+from kgkit.sources.semantic_network import network_frames
 from kgkit.sources.umls_atoms import Atoms, read_atoms
 from kgkit.sources.umls_relations import RelationPolicy, read_edges
 from kgkit.sources.umls_rows import (
@@ -138,8 +142,21 @@ class _Tables:
             "retired": self._retired(atoms).select(shared.alias("graph"), "retired", "reason", "target"),
             "attributes": self._attributes(atoms.kept),
         }
+        network = self._semantic_network()
         self._rrf.verify(required=self._options.verify)
-        return self._numbered(frames, relations)
+        tables = self._numbered(frames, relations)
+        return tables if network is None else merge_tables(_UMLS, self._release, [tables, network])
+
+    def _semantic_network(self) -> SourceTables | None:
+        """The types themselves and what holds between them, where the release brings its NET folder."""
+        if not self._rrf.has("SRDEF"):
+            return None
+        graph = NamedGraph(f"SEMNET@{plain(self._release)}", f"UMLS Semantic Network {self._release}")
+        definitions = self._rrf.read("SRDEF", COLUMNS["SRDEF"].split())
+        statements = self._rrf.read("SRSTR", COLUMNS["SRSTR"].split()) if self._rrf.has("SRSTR") else None
+        place = self._rrf.place("SRDEF")
+        frames = network_frames(definitions, statements, graph.name, self._log, place)
+        return encode_tables(_UMLS, self._release, (graph,), frames)
 
     def _numbered(self, frames: dict[str, pl.DataFrame], relations: pl.Series) -> SourceTables:
         """CUIs become positions in the list of ids, vocabularies positions among the named graphs in use."""
@@ -254,10 +271,8 @@ def _wanted(rrf: RrfRelease, log: IngestLog, vocabularies: Vocabularies, options
         for rows in rrf.batches("MRSTY", ["CUI", "TUI"]):
             cuis = rows.filter(pl.col("TUI").is_in(types)).select(cui_number("CUI"))["CUI"]
             wanted[cuis.drop_nulls().to_numpy()] = True
-        log.rows_read.pop("MRSTY", None)  # read again, and counted, for the types themselves
     if options.root:
         below = _below(rrf, vocabularies, options.root)
-        log.rows_read.pop("MRREL", None)
         wanted = below if wanted is None else wanted & below
     return wanted
 

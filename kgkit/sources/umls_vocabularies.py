@@ -107,8 +107,9 @@ class Vocabularies:
 
     def not_kept(self, sabs: pl.Series) -> list[str]:
         """Those of some vocabularies whose relations and definitions are not wanted, or that nothing introduces."""
+        introduced = {*self.documented, *self._number}  # empty before MRCONSO is read, where there is no MRSAB
         return [sab for sab in sabs.unique().sort().to_list()
-                if self.reason_to_skip(sab) or not (sab in self.documented or sab in self._number)]  # fmt: skip
+                if self.reason_to_skip(sab) or (introduced and sab not in introduced)]  # fmt: skip
 
     def language(self, sab: str) -> str:
         """LAT of a vocabulary's definitions; English where MRSAB does not say."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from graphs import ingest_umls
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from rrf import Rrf, tiny_rrf
@@ -95,6 +95,7 @@ def ids(frame: pl.DataFrame) -> set[str]:
     return set(frame["id"].to_list())
 
 
+@settings(max_examples=25)
 @given(contents())
 def test_a_graph_does_not_differ_from_itself(content: Content) -> None:
     found = compare(content, content)
@@ -102,6 +103,7 @@ def test_a_graph_does_not_differ_from_itself(content: Content) -> None:
     assert list(diff_lines(found, 5)) == ["no difference"]
 
 
+@settings(max_examples=25)
 @given(contents(), contents())
 def test_what_is_added_one_way_is_removed_the_other(old: Content, new: Content) -> None:
     there, back = compare(old, new), compare(new, old)
@@ -113,6 +115,7 @@ def test_what_is_added_one_way_is_removed_the_other(old: Content, new: Content) 
     assert (there.names_added, there.names_removed) == (back.names_removed, back.names_added)
 
 
+@settings(max_examples=25)
 @given(contents(), contents())
 def test_the_changes_lead_from_the_old_classes_to_the_new(old: Content, new: Content) -> None:
     found = compare(old, new)
@@ -142,6 +145,7 @@ def chain_ends(start: str, content: Content) -> set[tuple[str, bool]]:
     return ends
 
 
+@settings(max_examples=25)
 @given(contents(), contents())
 def test_what_is_gone_is_explained_as_a_slow_reading_explains_it(old: Content, new: Content) -> None:
     found = compare(old, new)
@@ -161,6 +165,7 @@ def test_what_is_gone_is_explained_as_a_slow_reading_explains_it(old: Content, n
         assert frame["id"].to_list() == sorted(ids(frame))
 
 
+@settings(max_examples=25)
 @given(contents(), contents())
 def test_facts_and_names_are_counted_as_sets(old: Content, new: Content) -> None:
     found = compare(old, new)

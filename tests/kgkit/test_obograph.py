@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def read(folder: Path, value: Any, log: IngestLog | None = None) -> SourceTables
     return read_obograph(path, log or IngestLog())
 
 
-def graph(nodes: list[Any], edges: list[Any] = []) -> dict[str, Any]:
-    return {"graphs": [{"nodes": nodes, "edges": edges}]}
+def graph(nodes: list[Any], edges: Sequence[Any] = ()) -> dict[str, Any]:
+    return {"graphs": [{"nodes": nodes, "edges": list(edges)}]}
 
 
 def test_gzip_is_told_by_content(tmp_path: Path) -> None:

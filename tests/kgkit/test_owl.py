@@ -80,7 +80,8 @@ def test_axioms_that_are_no_edges_are_counted(tmp_path: Path) -> None:
 
 
 def test_ontologies_outside_obo_keep_their_iris(tmp_path: Path) -> None:
-    turtle = """@prefix x: <http://example.org/onto#> . x:Lung a owl:Class ; rdfs:label "lung" ; rdfs:subClassOf x:Organ .
+    turtle = """@prefix x: <http://example.org/onto#> . x:Lung a owl:Class ;
+      rdfs:label "lung" ; rdfs:subClassOf x:Organ .
       x:Organ a owl:Class ; rdfs:label "organ" . <http://example.org/onto> a owl:Ontology ; owl:versionInfo "1.4" ."""
     tables = read(tmp_path, turtle)
     assert (tables.name, tables.release) == ("TST", "1.4")
