@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import random
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from kgkit.sources.rrf import COLUMNS
@@ -49,17 +52,83 @@ class Rrf:
             self.row("MRDOC", {"DOCKEY": "RELA", "VALUE": name, "TYPE": "rela_inverse", "EXPL": other})
         return self
 
-    def write(self, folder: Path, line_end: str = "\n", gzipped: bool = False, shuffle: int | None = None) -> Path:
-        """Write the tables; `shuffle` seeds another order of their rows."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def describe(self) -> Rrf:
+        """Add MRFILES, as it describes the other tables with LF line ends."""
+        self.tables.pop("MRFILES", None)
+        for name, data in self.files().items():
+            if name.startswith("SR"):
+                continue  # the Semantic Network has a list of its own
+            columns = COLUMNS[name.removesuffix(".RRF")].split()
+            values = {"FIL": name, "FMT": ",".join(columns), "CLS": str(len(columns))}
+            self.row("MRFILES", values | {"RWS": str(data.count(b"\n")), "BTS": str(len(data))})
+        return self
+
+    def files(self, line_end: str = "\n", shuffle: int | None = None) -> dict[str, bytes]:
+        """File name -> content; `shuffle` seeds another order of the rows."""
+        files = {}
         for table, rows in self.tables.items():
             ordered = rows if shuffle is None else random.Random(shuffle).sample(rows, len(rows))
-            data = "".join("".join(f"{field}|" for field in row) + line_end for row in ordered).encode()
-            if gzipped:
-                (folder / f"{table}.RRF.gz").write_bytes(gzip.compress(data, mtime=0))
-            else:
-                (folder / f"{table}.RRF").write_bytes(data)
-        return folder
+            text = "".join("".join(f"{field}|" for field in row) + line_end for row in ordered)
+            files[table if table.startswith("SR") else f"{table}.RRF"] = text.encode()
+        return files
+
+    def write(self, folder: Path, line_end: str = "\n", gzipped: bool = False, shuffle: int | None = None) -> Path:
+        """Write the tables; `shuffle` seeds another order of their rows."""
+        files = self.files(line_end, shuffle)
+        return write_files(folder, gzipped_files(files) if gzipped else files)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files below a folder; names may hold folders."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def gzipped_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Every file gzipped on its own."""
+    return {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in files.items()}
+
+
+def pieces(name: str, data: bytes, cuts: Sequence[int], suffix: str = ".gz") -> dict[str, bytes]:
+    """A file cut at positions (in any order) into `<name>.aa.gz`, `<name>.ab.gz`, ..."""
+    bounds = [0, *sorted(cuts), len(data)]
+    return {f"{name}.a{chr(ord('a') + i)}{suffix}": data[start:end] for i, (start, end) in enumerate(pairwise(bounds))}
+
+
+def zipped(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """The files in a zip, by their paths."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files below a folder."""
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def nlm_files(rrf: Rrf, release: str = "2026AA") -> dict[str, bytes]:
+    """The tables as `<release>-full` has them: two `.nlm` archives with pieces, one with the Semantic Network."""
+    files = rrf.files()
+    network: dict[str, bytes] = {name: files.pop(name) for name in ("SRDEF", "SRSTR") if name in files}
+    relations = {name: files.pop(name) for name in ("MRREL.RRF",) if name in files}
+    first = gzipped_files({name: data for name, data in files.items() if name != "MRCONSO.RRF"})
+    names = gzip.compress(files["MRCONSO.RRF"], mtime=0)
+    first |= pieces("MRCONSO.RRF", names, [len(names) // 3, len(names) // 2])
+    second: dict[str, bytes] = {}
+    for name, data in relations.items():
+        halves = [data[: len(data) // 2], data[len(data) // 2 :]]
+        second |= {
+            f"{name}.a{letter}.gz": gzip.compress(half, mtime=0) for letter, half in zip("ab", halves, strict=True)
+        }
+    inner = {"1-meta": below(f"{release}/META", first), "2-meta": below(f"{release}/META", second)}
+    inner["otherks"] = below(f"{release}/NET", network)
+    return {f"{release.lower()}-{name}.nlm": zipped(content) for name, content in inner.items()}
 
 
 def tiny_rrf() -> Rrf:

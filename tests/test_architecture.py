@@ -39,7 +39,7 @@ ONLY_IN = {
     "torch_geometric": ["kgkit.encoder.graph_tower", "kgkit.views.to_pyg"],
     "faiss": ["kgkit.index"],
     "onnxruntime": ["kgkit.encoder.text_onnx"],
-    "pyoxigraph": ["kgkit.graph.store", "kgkit.graph.derive", "kgkit.sources.owl"],
+    "pyoxigraph": ["kgkit.graph.*", "kgkit.sources.rdf", "kgkit.sources.owl"],
     "fastobo": ["kgkit.sources.obo"],
     "yaml": ["kgkit.sources.sssom"],
     "typer": ["cli"],

@@ -206,8 +206,8 @@ def test_reports_join_the_graph_from_labels_and_from_linked_mentions(command: Ru
     mentions.write_text('{"report_id": "1", "text": "Clear.", "mentions": []}\n', encoding="utf-8")
     code, out, _ = command("kgkit", "ingest", "labels", labels, "--out", kg, "--corpus", "mimic", "--release", "2")
     assert (code, out.splitlines()[0]) == (0, "mimic@2: 34 statements")
-    assert "  skipped 1: columns: no label: 'Age'\n  skipped 1: labels: not 1, 0, -1 or blank\n" in out
-XX
+    assert "skipped 1: columns: no label: 'Age'\n  skipped 1: labels: not 1, 0, -1 or blank (first: " in out
+    assert "mimic@2" in command("kgkit", "info", kg)[1]
     code, out, _ = command("kgkit", "ingest", "mentions", mentions, "--out", kg, "--licence-level", "0", "--json")
     assert (code, json.loads(out)["rows_read"]) == (0, {"reports": 1, "mentions": 0})
     info = json.loads(command("kgkit", "info", kg, "--json")[1])

@@ -107,27 +107,28 @@ def _sorted_into_tables(quads: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame
     quads = quads.with_columns(curies)
     p, language = pl.col("p"), pl.col("language").fill_null("en")
 
-    def rows(wanted: pl.Expr, **columns: str | pl.Expr) -> pl.DataFrame:
+    def rows(wanted: pl.Expr, columns: Mapping[str, str | pl.Expr]) -> pl.DataFrame:
         return quads.filter(wanted).select("graph", **columns)
 
     classes = (p == ns.RDF_TYPE) & pl.col("o").is_in(["skos:Concept", ns.compress(_OWL_CLASS)])
-    yield "concepts", rows(classes, concept="s")
-    yield "placeholders", rows(p == ns.PLACEHOLDER, concept="s")
+    yield "concepts", rows(classes, {"concept": "s"})
+    yield "placeholders", rows(p == ns.PLACEHOLDER, {"concept": "s"})
+    named = {"concept": "s", "name": "text", "language": language}
     grade = p.replace_strict(dict(_NAMES), default=0, return_dtype=pl.Int32)
-    yield "names", rows(p.is_in(list(_NAMES)), concept="s", name="text", language=language, rank=grade)
-    yield "abbreviations", rows(p == ns.ABBREVIATION, concept="s", name="text", language=language)
-    ranked = p.str.starts_with(ns.SOURCE_LABEL_RANK + "/")
+    yield "names", rows(p.is_in(list(_NAMES)), named | {"rank": grade})
+    yield "abbreviations", rows(p == ns.ABBREVIATION, named)
     stated = {"language": p.str.slice(len(ns.SOURCE_LABEL_RANK) + 1), "stated": pl.col("text").cast(pl.Int32)}
-    yield "ranks", quads.filter(ranked).select("graph", concept="s", **stated)
-    yield "definitions", rows(p.is_in(_DEFINITIONS), concept="s", definition="text", language=language)
-    yield "types", rows(p == ns.SEMANTIC_TYPE, concept="s", tui=pl.col("o").str.strip_prefix("STY:"))
-    yield "codes", rows(p == ns.SOURCE_CODE, concept="s", code="o")
-    yield "matches", rows(p.is_in(list(_MATCHES)), subject="s", predicate=p.replace(_MATCHES), object="o")
-    yield "reasons", rows(p == ns.RETIRED_REASON, retired="s", reason="text")
-    yield "replaced", rows(p.is_in(_REPLACED), retired="s", target="o")
-    named = p.str.starts_with(ns.ATTRIBUTE)
+    yield "ranks", rows(p.str.starts_with(ns.SOURCE_LABEL_RANK + "/"), {"concept": "s"} | stated)
+    yield "definitions", rows(p.is_in(_DEFINITIONS), {"concept": "s", "definition": "text", "language": language})
+    yield "types", rows(p == ns.SEMANTIC_TYPE, {"concept": "s", "tui": pl.col("o").str.strip_prefix("STY:")})
+    yield "codes", rows(p == ns.SOURCE_CODE, {"concept": "s", "code": "o"})
+    match = {"subject": "s", "predicate": p.replace(_MATCHES), "object": "o"}
+    yield "matches", rows(p.is_in(list(_MATCHES)), match)
+    yield "reasons", rows(p == ns.RETIRED_REASON, {"retired": "s", "reason": "text"})
+    yield "replaced", rows(p.is_in(_REPLACED), {"retired": "s", "target": "o"})
     attribute = p.str.slice(len(ns.ATTRIBUTE)).map_elements(unquote, pl.String)
-    yield "attributes", quads.filter(named).select("graph", concept="s", attribute=attribute, value="text")
+    described = {"concept": "s", "attribute": attribute, "value": "text"}
+    yield "attributes", rows(p.str.starts_with(ns.ATTRIBUTE), described)
     yield from _edges(quads)
 
 

@@ -76,46 +76,37 @@ def draw_shown(shown: Shown, path: Path) -> int:
     Raises:
         InputError: if the id does not stand for exactly one concept, or the file has another ending.
     """
-    if len(shown.concepts) != 1:
-        ids = ", ".join(page.concept for page in shown.concepts) or "nothing"
-        raise InputError(f"{shown.asked} stands for {ids}; give one of them to draw it")
-    return draw_neighbourhood(shown.concepts[0], path)
-
-
-def draw_neighbourhood(page: ConceptPage, path: Path) -> int:
-    """Draw a concept and at most 30 of its neighbours; what is left out is said in numbers.
-
-    Args:
-        page: The concept, from `kgkit.graph.show.show`.
-        path: `.png`, `.svg` or `.pdf` to write.
-
-    Returns:
-        Number of neighbours drawn.
-
-    Raises:
-        InputError: if the file has another ending.
-    """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"not the ending of a picture: {path.suffix!r}; {choices(path.suffix, FORMATS)}", path)
+    if len(shown.concepts) != 1:
+        ids = ", ".join(page.concept for page in shown.concepts) or "nothing"
+        raise InputError(f"{shown.asked} stands for {ids}; give the id of one concept to draw it")
+    figure, count = neighbourhood_figure(shown.concepts[0])
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, dpi=150, facecolor="white", format=path.suffix[1:].lower())
+    partial.replace(path)
+    return count
+
+
+def neighbourhood_figure(page: ConceptPage) -> tuple[Figure, int]:
+    """A concept with at most 30 of its neighbours, and their number; what is left out is said in the picture."""
     sides = _sides(page.relations)
-    shown = {side: _placed(side, boxes[: _MOST[side]], sides) for side, boxes in sides.items()}
     middle = _Box(Known(page.concept, page.name, tuple(tui for tui, *_ in page.semantic_types)))
+    drawn = [middle]
     figure, axes = _canvas(sides)
-    for side, boxes in shown.items():
-        for place, box in enumerate(boxes):
+    for side, boxes in sides.items():
+        placed = _placed(side, boxes[: _MOST[side]], sides)
+        for place, box in enumerate(placed):
             _draw_edge(axes, box, side, _reach(sides))
             if side in ("left", "right") or place == 0:
                 _draw_relation(axes, box, side)
             _draw_box(axes, box)
-        if len(sides[side]) > len(boxes):
-            _draw_rest(axes, side, len(sides[side]) - len(boxes), boxes)
+        if len(boxes) > len(placed):
+            _draw_rest(axes, side, len(boxes) - len(placed), placed)
+        drawn += placed
     _draw_box(axes, middle, scale=1.2)
-    neighbours = [box for boxes in shown.values() for box in boxes]
-    _draw_legend(axes, [middle, *neighbours])
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=150, facecolor="white", format=path.suffix[1:].lower())
-    partial.replace(path)
-    return len(neighbours)
+    _draw_legend(axes, drawn)
+    return figure, len(drawn) - 1
 
 
 def _sides(relations: Sequence[ShownRelation]) -> dict[str, list[_Box]]:

@@ -69,9 +69,9 @@ def ingest(folder: Path, tables: SourceTables, log: IngestLog) -> IngestSummary:
     change = _Change(folder, tables.name, tables.release)
     digest = change.write(source_lines(tables))
     save_tables(tables, folder / "tables" / digest[:_SHORT])
-    graphs = tables.graphs
+    graphs, kind = tables.graphs, "reports" if tables.ids.is_empty() else "concepts"
     del tables  # read again, one source after another, when views are built; a release is large
-    return change.publish(graphs, log)
+    return change.publish(graphs, kind, log)
 
 
 def ingest_rdf(folder: Path, source: RdfSource, log: IngestLog) -> IngestSummary:
@@ -82,7 +82,7 @@ def ingest_rdf(folder: Path, source: RdfSource, log: IngestLog) -> IngestSummary
     """
     change = _Change(folder, source.name, source.release)
     change.write(source.lines)
-    return change.publish(source.graphs, log)
+    return change.publish(source.graphs, "concepts", log)
 
 
 def remove(folder: Path, source: str) -> str:
@@ -130,12 +130,13 @@ class _Change:
         pending.rename(_pending(self._folder, self._key, self._digest))
         return self._digest
 
-    def publish(self, graphs: tuple[NamedGraph, ...], log: IngestLog) -> IngestSummary:
-        """Make the source part of the graph."""
+    def publish(self, graphs: tuple[NamedGraph, ...], kind: str, log: IngestLog) -> IngestSummary:
+        """Make the source part of the graph; `kind` is `reports` if it speaks of nothing else."""
         self._sources[self._key] = {
             "name": self._name,
             "release": self._release,
             "graphs": [vars(graph) for graph in graphs],
+            "kind": kind,
             "licence_level": max((graph.licence_level for graph in graphs), default=0),
             "files": [{"name": path.name, "sha256": sha256_file(path)} for path in log.files],
             "checks": log.checks,
@@ -203,8 +204,9 @@ class KnowledgeGraph:
 
     @property
     def licence_level(self) -> int:
-        """The highest UMLS source restriction level of anything in the graph."""
-        return max((int(source["licence_level"]) for source in self.manifest["sources"].values()), default=0)
+        """The highest UMLS source restriction level of any vocabulary; reports do not count, no encoder reads them."""
+        vocabularies = [source for source in self.manifest["sources"].values() if source["kind"] != "reports"]
+        return max((int(source["licence_level"]) for source in vocabularies), default=0)
 
     def lines(self) -> Iterator[str]:
         """Every statement as an N-Quads line: the quads of all sources, then the derived preferred labels."""

@@ -20,7 +20,17 @@ import polars as pl
 from kgkit.errors import InputError, choices
 from kgkit.sources.base import IngestLog
 from kgkit.sources.rrf_files import TableFile, find_tables
-from kgkit.sources.rrf_rows import TOO_LONG, WRONG_COLUMNS, Block, Rows, blocks, parse, proven_rows
+from kgkit.sources.rrf_rows import (
+    BLOCK_BYTES,
+    TOO_LONG,
+    WRONG_COLUMNS,
+    Block,
+    Rows,
+    blocks,
+    parse,
+    proven_rows,
+    shown_start,
+)
 
 COLUMNS = {
     "MRCONSO": "CUI LAT TS LUI STT SUI ISPREF AUI SAUI SCUI SDUI SAB TTY CODE STR SRL SUPPRESS CVF",
@@ -40,6 +50,9 @@ COLUMNS = {
 }
 """Column names of each table, in file order. SRDEF and SRSTR, of the Semantic Network, are files without `.RRF`."""
 
+BATCH_BYTES = 1 << 26
+"""Text of the frames that `RrfRelease.batches` yields."""
+
 _RELEASE = re.compile(r"(?<![0-9A-Za-z])((?:19|20)\d\dA[A-C])(?![0-9A-Za-z])", re.IGNORECASE)
 
 
@@ -50,6 +63,11 @@ class _Totals:
     rows: int
     size: int
     carriage_returns: int
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Bytes as they are, with LF and with CRLF at every line end: a copy between systems converts them."""
+        with_lf = self.size - self.carriage_returns
+        return self.size, with_lf, with_lf + self.rows
 
 
 class RrfRelease:
@@ -77,9 +95,9 @@ class RrfRelease:
         with ExitStack() as opened:
             self._tables = find_tables(path, opened, log.checks)
             if needs not in self._tables:
-                found = ", ".join(sorted(self._tables)) or "no table"
-                wanted = f"{needs}.RRF" if needs.startswith("MR") else needs
-                raise InputError(f"no {wanted} or {wanted}.gz here (found: {found})", path)
+                here = [item.name for item in path.iterdir()] if path.is_dir() else map(table_file, self._tables)
+                found = ", ".join(sorted(here)[:5]) or "nothing"
+                raise InputError(f"no {table_file(needs)} or {table_file(needs)}.gz here (found: {found})", path)
             # Archives stay open as long as this object lives.
             self._opened = opened.pop_all()
             self.close = weakref.finalize(self, self._opened.close)
@@ -115,22 +133,28 @@ class RrfRelease:
         """
         names = COLUMNS[table].split()
         source = self._table(table)
-        self._log.files += [file for file in _files(source) if file not in self._log.files]
-        lines = size = carriage_returns = 0
+        self._log.files += [file for file in source.files if file not in self._log.files]
+        self._log.rows_read[table] = 0
+        lines = size = carriage_returns = text = 0
+        frames: list[pl.DataFrame] = []
         for block, proven in _ahead(source, len(names)):
             if block.long_line:
                 self._count_long_line(table, block, lines + 1)
-                rows = Rows(pl.DataFrame(), 1)
+                lines += 1
             else:
                 rows = parse(block.data, names, columns, proven)
-                self._count_wrong(table, block, rows, lines, len(names))
-            if rows.frame.height:
-                yield rows.frame.with_columns(pl.col("line") + (lines + 1))
-            lines += rows.count
+                self._count_wrong(table, block, rows, lines)
+                frames.append(rows.frame.with_columns(pl.col("line") + (lines + 1)))
+                lines += rows.count
+            self._log.rows_read[table] = lines
             size += block.long_line or len(block.data) - block.is_cut
             carriage_returns += block.data.count(b"\r\n") if b"\r" in block.data else 0
-            self._log.rows_read[table] = lines
-        self._log.rows_read[table] = lines
+            text += len(block.data)
+            if text >= BATCH_BYTES:
+                yield pl.concat(frames)
+                frames, text = [], 0
+        if frames:
+            yield pl.concat(frames)
         self._totals[table] = _Totals(lines, size, carriage_returns)
 
     def verify(self, required: bool = True) -> None:
@@ -140,34 +164,39 @@ class RrfRelease:
             required: A difference is an error; else it is noted in the log.
 
         Raises:
-            InputError: naming the table and both numbers.
+            InputError: naming the table and both numbers, or what is wrong with MRFILES.
         """
-        checks = self._log.checks
+        totals = {table: totals for table, totals in self._totals.items() if table != "MRFILES"}
         if not self.has("MRFILES"):
-            checks.append("not verified: no MRFILES")
+            self._log.checks.append("not verified: no MRFILES")
             return
-        read = {table: totals for table, totals in self._totals.items() if table != "MRFILES"}
-        stated = {name: (rows, size) for name, rows, size, _ in self.read("MRFILES", ["FIL", "RWS", "BTS"]).iter_rows()}
-        for table, totals in read.items():
-            name = f"{table}.RRF" if table.startswith("MR") else table
-            rows, size = stated.get(name, ("", ""))
-            # A release that was converted from or to CRLF has one byte more or less a row.
-            sizes = {totals.size, totals.size - totals.carriage_returns,
-                     totals.size + totals.rows - totals.carriage_returns}  # fmt: skip
-            if name not in stated:
-                checks.append(f"{name}: not verified, it is not in MRFILES")
-            elif rows == str(totals.rows) and size in {str(number) for number in sizes}:
-                checks.append(f"{name}: {totals.rows:,} rows, {totals.size:,} bytes as MRFILES says")
-            else:
-                what, here, there = ("rows", totals.rows, rows) if rows != str(totals.rows) else (
-                    "bytes", totals.size, size)  # fmt: skip
-                problem = f"{name}: {here} {what}, MRFILES says {there}"
-                if required:
-                    raise InputError(f"{problem}: the release is damaged or was edited", self.place(table))
-                checks.append(problem)
-        missing = [name for name in stated if name.removesuffix(".RRF") in COLUMNS and not self.has(name[:-4])]
-        if missing:
-            checks.append(f"in MRFILES but not here: {', '.join(sorted(missing))}")
+        try:
+            rows = self.read("MRFILES", ["FIL", "RWS", "BTS"]).select("FIL", "RWS", "BTS").iter_rows()
+        except InputError as error:
+            if required:
+                raise
+            self._log.checks.append(f"not verified: {error}")
+            return
+        stated = {file.removesuffix(".RRF"): (_number(lines), _number(size)) for file, lines, size in rows}
+        for table, found in totals.items():
+            self._compare(table, found, stated.get(table), required)
+        absent = sorted(stated.keys() & COLUMNS.keys() - self._tables.keys())
+        if absent:
+            self._log.checks.append(f"in MRFILES but not here: {', '.join(absent)}")
+
+    def _compare(self, table: str, found: _Totals, stated: tuple[int, int] | None, required: bool) -> None:
+        name = table_file(table)
+        if stated is None:
+            self._log.checks.append(f"{name}: not verified, MRFILES does not name it")
+        elif found.rows == stated[0] and stated[1] in found.sizes():
+            self._log.checks.append(f"{name}: {found.rows:,} rows, {found.size:,} bytes as MRFILES says")
+        else:
+            kind = 0 if found.rows != stated[0] else 1
+            unit = ("rows", "bytes")[kind]
+            problem = f"{name}: {(found.rows, found.size)[kind]} {unit}, MRFILES says {stated[kind]}"
+            if required:
+                raise InputError(f"{problem}; the release is damaged or was edited", self.place(table))
+            self._log.checks.append(problem)
 
     def _table(self, table: str) -> TableFile:
         if table not in self._tables:
@@ -175,37 +204,45 @@ class RrfRelease:
         return self._tables[table]
 
     def _count_long_line(self, table: str, block: Block, line: int) -> None:
-        shown = block.long_start.decode("utf-8", "replace")[:80]
+        shown = shown_start(block.long_start)
         if block.is_cut:
-            raise InputError(f"truncated: the last line has {block.long_line} bytes: {shown!r}", self.place(table), line)
+            problem = f"truncated: the last line has no end after {block.long_line} bytes: {shown!r}"
+            raise InputError(problem, self.place(table), line)
         self._log.defect(table, TOO_LONG, (self.place(table), line), shown)
 
-    def _count_wrong(self, table: str, block: Block, rows: Rows, lines: int, columns: int) -> None:
+    def _count_wrong(self, table: str, block: Block, rows: Rows, lines: int) -> None:
         """Count the wrong rows of a block, which begins after `lines` lines.
 
         Raises:
             InputError: if the table ends within a row, or no row of its first block is one.
         """
-        if block.is_cut and rows.last_is_wrong:
-            shown = block.data[block.data.rfind(b"\n", 0, -1) + 1 :][:400].decode("utf-8", "replace")[:80].rstrip("\n")
-            problem = f"truncated: the last row is {shown!r}, expected {columns} columns"
+        expected = f"expected {len(COLUMNS[table].split())}, each ended by |"
+        if block.is_cut and rows.last_is_uneven:
+            row = block.data[block.data.rfind(b"\n", 0, -1) + 1 : -1]
+            problem = f"truncated: the last row has {row.count(b'|')} columns, {expected}: {shown_start(row)!r}"
             raise InputError(problem, self.place(table), lines + rows.count)
         if lines == 0 and rows.wrong and rows.frame.is_empty():
             first = rows.wrong[0]
-            found = f"{first.bars} columns" if first.reason == WRONG_COLUMNS else first.reason
-            raise InputError(f"not a {table} table: {found}, expected {columns}: {first.shown!r}", self.place(table), 1)
+            found = f"{first.bars} columns, {expected}" if first.reason == WRONG_COLUMNS else first.reason
+            raise InputError(f"not a {table} table: {found}: {first.shown!r}", self.place(table), first.first + 1)
         for wrong in rows.wrong:
-            where = (self.place(table), lines + wrong.first + 1)
-            self._log.defect(table, wrong.reason, where, wrong.shown, wrong.count)
+            place = (self.place(table), lines + wrong.first + 1)
+            self._log.defect(table, wrong.reason, place, wrong.shown, wrong.count)
 
 
-def _files(source: TableFile) -> list[Path]:
-    return list(dict.fromkeys(piece.file for piece in source.pieces))
+def table_file(table: str) -> str:
+    """File name of a table: those of the Semantic Network have no suffix."""
+    return table if table.startswith("SR") else f"{table}.RRF"
+
+
+def _number(text: str) -> int:
+    """A count of MRFILES; -1, which no table has, for what is no number."""
+    return int(text) if text.isascii() and text.isdigit() else -1
 
 
 def _ahead(source: TableFile, columns: int) -> Iterator[tuple[Block, int | None]]:
     """The blocks of a table and the proofs of their rows; a thread prepares the next while one is used."""
-    prepared = ((block, proven_rows(block.data, columns)) for block in blocks(source.chunks()))
+    prepared = ((block, proven_rows(block.data, columns)) for block in blocks(source.chunks(), BLOCK_BYTES))
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, prepared, None)
         while (current := coming.result()) is not None:

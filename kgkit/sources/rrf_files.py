@@ -26,8 +26,8 @@ from kgkit.errors import InputError
 CHUNK = 1 << 18
 """Bytes read at a time."""
 
-INFLATE_STEP = 1 << 16
-"""Compressed bytes inflated at a time: deflate expands them 1,032-fold at most, so to 64 MiB."""
+INFLATE_STEP = 1 << 14
+"""Compressed bytes inflated at a time: deflate expands them 1,032-fold at most, so to 16 MiB."""
 
 BOMB_RATIO = 200
 BOMB_SIZE = 1 << 28
@@ -71,6 +71,11 @@ class TableFile:
         first, last = self.pieces[0], self.pieces[-1]
         return first.place if first is last else first.place.with_name(f"{first.name} ... {last.name}")
 
+    @property
+    def files(self) -> list[Path]:
+        """The files on disk that hold it."""
+        return list(dict.fromkeys(piece.file for piece in self.pieces))
+
     def chunks(self) -> Iterator[bytes]:
         """The bytes of the table, decompressed.
 
@@ -93,7 +98,7 @@ def find_tables(path: Path, opened: ExitStack, notes: list[str]) -> dict[str, Ta
         InputError: if nothing readable is there, or a table is there twice or incomplete.
     """
     if path.is_dir():
-        pieces = [piece for file in sorted(path.rglob("*")) if file.is_file() for piece in _in_file(file, opened)]
+        pieces = [piece for file in sorted(path.rglob("*")) for piece in _in_file(file, opened)]
     elif not path.exists():
         raise InputError("no such file or folder; expected a META folder or zip of a UMLS release", path)
     elif _PIECE.fullmatch(path.name):
@@ -134,6 +139,8 @@ def _in_order(table: str, pieces: list[Piece], path: Path) -> tuple[Piece, ...]:
 
 def _in_file(file: Path, opened: ExitStack) -> Iterator[Piece]:
     """The tables in a file of a folder: itself, or the members of an `.nlm`."""
+    if not file.is_file():
+        return
     if _PIECE.fullmatch(file.name):
         yield Piece(file.name, str(file.parent), file, file, partial(_file_chunks, file))
     elif file.suffix == ".nlm":
@@ -238,11 +245,14 @@ def _stored(file: Path, member: zipfile.ZipInfo, opened: ExitStack) -> BinaryIO 
     """The bytes of a member that is stored as it is; None for a compressed or encrypted one."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         return None
-    with file.open("rb") as stream:
-        stream.seek(member.header_offset)
-        header = stream.read(30)
+    try:
+        with file.open("rb") as stream:
+            stream.seek(member.header_offset)
+            header = stream.read(30)
+    except _UNREADABLE as error:
+        raise InputError(f"damaged zip (no place for {member.filename!r}: {error})", file) from error
     if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
-        raise InputError(f"damaged zip (no member at the place of {member.filename})", file)
+        raise InputError(f"damaged zip (no member at the place of {member.filename!r})", file)
     name_size, extra_size = struct.unpack("<26x2H", header)
     window = _Window(file, member.header_offset + 30 + name_size + extra_size, member.file_size)
     return opened.enter_context(io.BufferedReader(window))
@@ -252,7 +262,7 @@ def _spooled(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path, opened: ExitStack, notes: list[str]
 ) -> BinaryIO:
     """A compressed archive within an archive, inflated to an unnamed temporary file: a zip is read from its end."""
-    spool = opened.enter_context(tempfile.TemporaryFile())
+    spool = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # `opened` closes it
     chunks = _member_chunks(archive, member, place)
     try:
         for chunk in chunks:

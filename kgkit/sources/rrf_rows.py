@@ -52,7 +52,7 @@ class WrongRows:
     """The rows of a block that are wrong in one way.
 
     Attributes:
-        reason: WRONG_COLUMNS or NOT_UTF8.
+        reason: WRONG_COLUMNS, NOT_UTF8 or TOO_LONG.
         count: How many there are.
         first: Position of the first in its block, from 0.
         shown: Its first 80 characters.
@@ -74,13 +74,13 @@ class Rows:
         frame: The columns asked for, strings; and `line` (uint32), the position in the block from 0.
         count: Rows of the block, good and wrong.
         wrong: What was left out, by the line of the first.
-        last_is_wrong: The last row of the block has a wrong number of columns.
+        last_is_uneven: The last row of the block has a wrong number of columns.
     """
 
     frame: pl.DataFrame
     count: int
     wrong: tuple[WrongRows, ...] = ()
-    last_is_wrong: bool = False
+    last_is_uneven: bool = False
 
 
 def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -106,7 +106,7 @@ def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[Block]:
             buffer[:unfinished] = buffer[whole:held]
             held = unfinished
         if unfinished > LONGEST_LINE:
-            passed, start = unfinished, bytes(buffer[:400])
+            passed, start = unfinished, bytes(buffer[: min(unfinished, 400)])
             held = unfinished = 0
     if passed:
         yield Block(b"", is_cut=True, long_line=passed, long_start=start)
@@ -118,6 +118,8 @@ def blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[Block]:
 def proven_rows(data: bytes, columns: int) -> int | None:
     """Number of rows, if every line has exactly `columns` bars and the last one ends it; None if one has not."""
     array = np.frombuffer(data, np.uint8)
+    if array.size > LONGEST_LINE:  # a block of this size may hold a line that is too long
+        return None
     has_cr = b"\r" in data
     bars = lines = 0
     for start in range(0, array.size, _PROOF_STEP):
@@ -133,6 +135,11 @@ def proven_rows(data: bytes, columns: int) -> int | None:
         bars += places.size
         lines += int(np.count_nonzero(window == _LF))
     return lines if bars == lines * columns else None
+
+
+def shown_start(line: bytes) -> str:
+    """The first 80 characters of a line, for a message."""
+    return line[:400].decode("utf-8", "replace")[:80]
 
 
 def parse(data: bytes, names: Sequence[str], wanted: Sequence[str], proven: int | None) -> Rows:
@@ -154,32 +161,35 @@ def parse(data: bytes, names: Sequence[str], wanted: Sequence[str], proven: int 
     starts = np.concatenate([[0], ends[:-1] + 1])
     bars = np.diff(np.searchsorted(np.flatnonzero(array == _BAR), ends), prepend=0)
     last = np.where((array[ends - 1] == _CR) & (ends > starts), ends - 2, ends - 1)
-    is_short = (bars != len(names)) | (last < starts) | (array[last] != _BAR)
-    is_not_text = ~is_short & _not_utf8(data, array, starts, ends)
-    good = np.flatnonzero(~is_short & ~is_not_text)
+    is_long = ends - starts > LONGEST_LINE
+    is_uneven = ~is_long & ((bars != len(names)) | (last < starts) | (array[last] != _BAR))
+    is_not_text = ~is_long & ~is_uneven & _not_utf8(data, array, starts, ends)
+    good = np.flatnonzero(~is_long & ~is_uneven & ~is_not_text)
     wrong = []
-    for reason, mask in ((WRONG_COLUMNS, is_short), (NOT_UTF8, is_not_text)):
+    for reason, mask in ((WRONG_COLUMNS, is_uneven), (NOT_UTF8, is_not_text), (TOO_LONG, is_long)):
         if count := int(np.count_nonzero(mask)):
             first = int(mask.argmax())
-            shown = data[starts[first] : ends[first]][:400].decode("utf-8", "replace")[:80]
+            shown = shown_start(data[starts[first] : min(ends[first], starts[first] + 400)])
             wrong.append(WrongRows(reason, count, first, shown, int(bars[first])))
     frame = _fields(_without(data, starts, ends, good), names, wanted)
     frame = frame.with_columns(pl.Series("line", good, dtype=pl.UInt32))
-    return Rows(frame, ends.size, tuple(sorted(wrong, key=lambda rows: rows.first)), bool(is_short[-1]))
+    return Rows(frame, ends.size, tuple(sorted(wrong, key=lambda rows: rows.first)), bool(is_uneven[-1]))
 
 
 def _fields(data: bytes, names: Sequence[str], wanted: Sequence[str]) -> pl.DataFrame:
     """The fields of rows that are all right."""
     if not data:
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
-    has_bom = data.startswith(_BOM)  # polars drops these bytes; a line before them keeps them
-    if has_bom:
-        data = b"|" * len(names) + b"\n" + data
+    if data.startswith(_BOM) or (b"\r" in data and b"\r|" in data):
+        # The CSV reader of polars drops a byte order mark, and a carriage return at the end of any field.
+        lines = pl.Series(data.decode().replace("\r\n", "\n").removesuffix("\n").split("\n"))
+        fields = lines.str.split_exact("|", len(names)).struct.rename_fields([*names, ""])
+        return fields.struct.unnest().select(wanted)
     table = pl.scan_csv(
         data, separator="|", quote_char=None, has_header=False, eol_char="\n", empty_string_is_null=False,
         schema=dict.fromkeys([*names, ""], pl.String),
     )  # fmt: skip
-    return table.select(wanted).slice(1 if has_bom else 0).collect()
+    return table.select(wanted).collect()
 
 
 def _not_utf8(

@@ -58,6 +58,10 @@ def read_csv(path: Path, delimiter: str = ",") -> list[list[str]]:
         return list(csv.reader(stream, delimiter=delimiter))
 
 
+def statements_in(path: Path, format_name: str) -> set[ox.Quad]:
+    return set(ox.parse(path.read_bytes(), format=RDF_FORMATS[format_name]))
+
+
 def read_facts(format_name: str, path: Path) -> set[Fact]:
     """The facts in an export, read as its users read it."""
     if format_name == "tsv":
@@ -71,8 +75,7 @@ def read_facts(format_name: str, path: Path) -> set[Fact]:
         return {(head, relation, tail) for head, tail, relation in nx.read_graphml(path).edges(data="relation")}
     if format_name == "pyg":
         return facts_of(from_pyg(*load_pyg(path)))
-    statements = ox.parse(path.read_bytes(), format=RDF_FORMATS[format_name])
-    found = [(item.subject, item.predicate.value, item.object) for item in statements]
+    found = [(item.subject, item.predicate.value, item.object) for item in statements_in(path, format_name)]
     return {(ns.compress(subject.value), relation.removeprefix(ns.RELATION), ns.compress(target.value))
             for subject, relation, target in found if relation.startswith(ns.RELATION)}  # fmt: skip
 
@@ -104,7 +107,7 @@ def test_every_format_holds_the_facts_of_the_graph(tiny_kg_dir: Path, tmp_path: 
 @pytest.mark.parametrize("format_name", sorted(RDF_FORMATS))
 def test_rdf_formats_hold_every_statement(tiny_kg_dir: Path, tmp_path: Path, format_name: str) -> None:
     out = exported(tiny_kg_dir, tmp_path / "out", format_name)
-    statements = set(ox.parse(out.read_bytes(), format=RDF_FORMATS[format_name]))
+    statements = statements_in(out, format_name)
     store = set(KnowledgeGraph(tiny_kg_dir).store)
     assert {item.predicate.value for item in store} >= {ns.PREF_LABEL, ns.ALT_LABEL, ns.LICENCE_LEVEL}
     if format_name in ("nquads", "trig"):
@@ -174,10 +177,6 @@ def test_pyg_comes_back_without_pickle(tiny_kg_dir: Path, tmp_path: Path) -> Non
 
 
 AWKWARD = st.text(st.sampled_from("a;,\"'\\|\t é🫁"), min_size=1, max_size=6).filter(lambda text: text.strip() == text)
-
-
-def flat(text: str) -> str:
-    return text.replace(";", ",")
 
 
 @settings(max_examples=10)
@@ -263,7 +262,7 @@ def ingest_levels(meta: Path, folder: Path, levels: dict[str, int], limit: int |
     return folder
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(vocabularies(), st.sampled_from((0, 1, 3)))
 def test_nothing_above_the_licence_level_gets_out(release: tuple[Rrf, dict[str, int]], level: int) -> None:
     rrf, levels = release
@@ -282,8 +281,8 @@ def test_nothing_above_the_licence_level_gets_out(release: tuple[Rrf, dict[str, 
                 continue
             expected = exported(low, folder / "expected" / format_name, format_name)
             assert facts == read_facts(format_name, expected), format_name
-            if expected.is_file():
-                assert sorted(text_of(out).splitlines()) == sorted(text_of(expected).splitlines()), format_name
+            if format_name in RDF_FORMATS:
+                assert statements_in(out, format_name) == statements_in(expected, format_name), format_name
 
 
 def test_a_level_that_leaves_nothing_changes_nothing(
@@ -358,13 +357,15 @@ def test_an_export_of_the_same_format_is_replaced(
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "out.tsv"
     path.write_text("old")
-    with pytest.raises(KeyError), output_file(path) as stream:
-        stream.write(b"new")
-        raise KeyError
+
+    def fail() -> None:
+        with output_file(path) as stream:
+            stream.write(b"new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert [inner.name for inner in tmp_path.iterdir()] == ["out.tsv"]
     assert path.read_text() == "old"
-    with (
-        pytest.raises(InputError, match=r"inner: cannot create the file \(Not a directory|File exists"),
-        output_file(path / "inner"),
-    ):
+    with pytest.raises(InputError, match="inner: cannot create the file"), output_file(path / "inner"):
         pass

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from kgkit import namespaces as ns
 from kgkit.errors import InputError
 from kgkit.files import write_manifest
 from kgkit.graph.quads import read_quads
-from kgkit.graph.store import KnowledgeGraph, ingest, results_json, results_table
+from kgkit.graph.store import KnowledgeGraph, ingest, remove, results_json, results_table
 from kgkit.sources.base import IngestLog, SourceTables
 
 VIEWS = ("concepts", "names", "relations", "triples", "retired")
@@ -276,6 +277,60 @@ def test_kill_9_leaves_the_old_graph_and_the_next_run_completes(
     assert KnowledgeGraph(kg).digest == KnowledgeGraph(thorax_kg_dir).digest
     assert layout(kg) == layout(thorax_kg_dir)
     assert KnowledgeGraph(kg).counts() == KnowledgeGraph(thorax_kg_dir).counts()
+
+
+def test_a_kill_before_any_rename_of_a_removal_leaves_a_whole_graph(
+    tiny_kg_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = shutil.copytree(tiny_kg_dir, tmp_path / "after")
+    remove(after, "radgraph")
+    old, new = content(tiny_kg_dir), content(after)
+    seen = []
+    for step in range(1, 100):
+        kg = shutil.copytree(tiny_kg_dir, tmp_path / f"kg{step}")
+        if not killed_before(step, monkeypatch, partial(remove, kg, "radgraph")):
+            break
+        found = content(kg)
+        assert found in (old, new)
+        seen.append(found == new)
+        if found == old:
+            remove(kg, "radgraph")
+        else:
+            ingest_umls(tiny_rrf().write(tmp_path / "META"), kg)  # any later change finishes the clean-up
+        assert content(kg) == new
+        assert layout(kg) == layout(after)
+    assert len(seen) >= 2
+    assert seen == sorted(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["ingest", "second ingest", "removal"])
+def test_kill_9_at_random_moments(tmp_path: Path, thorax_kg_dir: Path, what: str) -> None:
+    small = Rrf().atom("C0000001", "Only one").write(tmp_path / "META")
+    start, end = tmp_path / "start", tmp_path / "end"
+    ingest_umls(small, start, release="1")
+    if what != "ingest":
+        ingest_umls(THORAX, start)
+    commands = {"ingest": ["ingest", "umls", str(THORAX), "--out"], "second ingest": ["ingest", "umls", str(small), "--out"],
+                "removal": ["remove", "--source", "umls@unversioned"]}  # fmt: skip
+    call = [sys.executable, "-c", "import cli; cli.kgkit_main()", *commands[what]]
+    shutil.copytree(start, end)
+    began = time.monotonic()
+    subprocess.run([*call, str(end)], cwd=ROOT, check=True, capture_output=True)
+    whole = time.monotonic() - began
+    old, new = content(start), content(end)
+    killed = 0
+    for attempt in range(12):
+        kg = shutil.copytree(start, tmp_path / f"kg{attempt}")
+        process = subprocess.Popen([*call, str(kg)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(random.Random(attempt).uniform(0.3, 1) * whole)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        assert content(kg) in (old, new)
+        done = subprocess.run([*call, str(kg)], cwd=ROOT, capture_output=True, check=False, text=True)
+        assert done.returncode == 0 or (what == "removal" and "no source 'umls@unversioned'" in done.stderr)
+        assert content(kg) == new
+    assert killed >= 4
 
 
 def test_a_query_runs_on_all_graphs_as_one_with_the_known_prefixes(tiny_kg_dir: Path) -> None:
