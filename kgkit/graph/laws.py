@@ -23,6 +23,7 @@ from kgkit.graph.store import KnowledgeGraph
 from kgkit.sources.relations import RelationNames
 
 _BLOCK = 1 << 26
+_NOT_READABLE = (OSError, zstandard.ZstdError, UnicodeDecodeError)
 _TAG = re.compile(
     r"(?:[a-z]{2,3}(?:-[a-z]{3}){0,3}|[a-z]{4,8})(?:-[a-z]{4})?(?:-(?:[a-z]{2}|\d{3}))?(?:-(?:[a-z\d]{5,8}|\d[a-z\d]{3}))*"
     r"(?:-[a-wyz\d](?:-[a-z\d]{2,8})+)*(?:-x(?:-[a-z\d]{1,8})+)?|x(?:-[a-z\d]{1,8})+",
@@ -174,7 +175,7 @@ def scan_quads(graph: KnowledgeGraph) -> QuadsScan:
         try:
             # The writer's own count and digest, of what it would write again; nothing is kept of that.
             count, digest = write_quads(_inspected(path, scan, blocks), Path(os.devnull))
-        except (OSError, zstandard.ZstdError, UnicodeDecodeError) as error:
+        except _NOT_READABLE as error:
             scan.not_as_recorded.append(f"{path.name}: not readable ({error})")
             continue
         seen += blocks
@@ -227,7 +228,11 @@ def derived_breaches(graph: KnowledgeGraph, folder: Path) -> Iterator[str]:
     from kgkit.views.build import build_views
 
     sources: list[tuple[str, dict[str, Any]]] = sorted(graph.manifest["sources"].items())
-    tables = [tables_from_quads(graph.folder / "quads" / f"{key}.nq.zst", source) for key, source in sources]
+    try:
+        tables = [tables_from_quads(graph.folder / "quads" / f"{key}.nq.zst", source) for key, source in sources]
+    except _NOT_READABLE as error:
+        yield f"not compared: {error}"
+        return
     build_views(tables, folder)
     for path in sorted(folder.glob("*.parquet")):
         derived = pl.read_parquet(path)

@@ -114,7 +114,8 @@ def validation_text(validation: Validation) -> str:
     covered = ", ".join(f"{seen:,} of {count:,} {kind}" for kind, (seen, count) in validation.covered.items() if count)
     lines.append(f"shapes looked at {covered or 'nothing'}")
     failed = sum(1 for finding in validation.findings if finding.breaches and not finding.is_note)
-    lines.append("the graph is sound" if not failed else f"{failed} laws are broken")
+    verdict = "the graph is sound", "1 law is broken", f"{failed} laws are broken"
+    lines.append(verdict[min(failed, 2)])
     return "\n".join(lines)
 
 
