@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LOG_INTERVAL_S = 10.0
+_QUIET_S = 2.0
+"""Shorter work is not worth a line in a log."""
 
 
 class ProgressReporter:
@@ -50,12 +52,11 @@ class ProgressReporter:
             self._print(f"{self._done}{of} {self._unit}, {self._rate(now)}{left} {self._note}")
 
     def close(self) -> None:
-        """Finish: one last line with the whole count and the rate."""
+        """Finish: one last line with the whole count and the rate, if it took a while."""
         now = time.monotonic()
         if self._bar is not None:
             self._bar.stop()
-        else:
-            took = now - self._started
+        elif (took := now - self._started) >= _QUIET_S:
             self._print(f"{self._done} {self._unit} in {took:.1f} s, {self._rate(now)} {self._note}".rstrip())
 
     def _rate(self, now: float) -> str:

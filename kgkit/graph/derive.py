@@ -126,6 +126,9 @@ def _sorted_into_tables(quads: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame
     yield "matches", rows(p.is_in(list(_MATCHES)), match)
     yield "reasons", rows(p == ns.RETIRED_REASON, {"retired": "s", "reason": "text"})
     yield "replaced", rows(p.is_in(_REPLACED), {"retired": "s", "target": "o"})
+    each = p.str.slice(len(ns.REPLACED_BY) + 1).map_elements(unquote, pl.String)
+    pairs = {"retired": "s", "reason": each, "target": "o"}
+    yield "successors", rows(p.str.starts_with(ns.REPLACED_BY + "/"), pairs)
     attribute = p.str.slice(len(ns.ATTRIBUTE)).map_elements(unquote, pl.String)
     described = {"concept": "s", "attribute": attribute, "value": "text"}
     yield "attributes", rows(p.str.starts_with(ns.ATTRIBUTE), described)
@@ -157,18 +160,27 @@ def _join_parts(written: dict[str, pl.DataFrame]) -> None:
         minted = pl.col("concept").is_in(placeholders["concept"].implode())
         written["concepts"] = written["concepts"].with_columns(is_placeholder=minted)
     _join_names(written)
-    reasons, replaced = written.pop("reasons", None), written.pop("replaced", None)
-    if reasons is not None or replaced is not None:
-        schema = {"graph": pl.String, "retired": pl.String}
-        reasons = reasons if reasons is not None else pl.DataFrame(schema=schema | {"reason": pl.String})
-        replaced = replaced if replaced is not None else pl.DataFrame(schema=schema | {"target": pl.String})
-        both = reasons.join(replaced, on=["graph", "retired"], how="full", coalesce=True)
-        written["retired"] = both.with_columns(pl.col("reason").fill_null("obsolete"))
+    _join_retired(written)
     foreign = written.pop("foreign", None)
     if foreign is not None and "concepts" in written:
         declared = written["concepts"]["concept"].implode()
         kept = foreign.filter(pl.col("head").is_in(declared) & pl.col("tail").is_in(declared))
         written["edges"] = pl.concat([written["edges"], kept]) if "edges" in written else kept
+
+
+def _join_retired(written: dict[str, pl.DataFrame]) -> None:
+    """(retired, reason, target) of ids with one reason, and of those whose successors have a reason each."""
+    key = {"graph": pl.String, "retired": pl.String}
+    reasons = written.pop("reasons", pl.DataFrame(schema=key | {"reason": pl.String}))
+    replaced = written.pop("replaced", pl.DataFrame(schema=key | {"target": pl.String}))
+    pairs = written.pop("successors", pl.DataFrame(schema=key | {"reason": pl.String, "target": pl.String}))
+    if reasons.is_empty() and replaced.is_empty():
+        return
+    ids, split = list(key), pairs.select("graph", "retired").unique()
+    one = reasons.join(replaced, on=ids, how="full", coalesce=True).join(split, on=ids, how="anti")
+    gone = reasons.join(split, on=ids, how="semi").join(pairs, on=[*ids, "reason"], how="anti")
+    rows = pl.concat([one, pairs, gone.with_columns(target=pl.lit(None, dtype=pl.String))], how="diagonal")
+    written["retired"] = rows.with_columns(pl.col("reason").fill_null("obsolete"))
 
 
 def _join_names(written: dict[str, pl.DataFrame]) -> None:

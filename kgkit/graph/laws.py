@@ -37,10 +37,11 @@ SPARQL_LAWS: Mapping[str, str] = {
           GRAPH graph:preferred-labels { ?concept skos:prefLabel ?name } BIND(LANG(?name) AS ?language)
         } GROUP BY ?concept ?language HAVING (COUNT(*) > 1)""",
     "a concept has a preferred name in every language in which a vocabulary names it": """
-        SELECT DISTINCT ?concept ?language {
-          ?concept kgkit:sourceLabel ?label ; a skos:Concept . BIND(LANG(?label) AS ?language)
+        SELECT ?concept ?language {
+          { SELECT DISTINCT ?concept ?language { ?concept kgkit:sourceLabel ?label BIND(LANG(?label) AS ?language) } }
+          FILTER EXISTS { ?concept a skos:Concept }
           FILTER NOT EXISTS {
-            GRAPH graph:preferred-labels { ?concept skos:prefLabel ?name FILTER(LANG(?name) = LANG(?label)) }
+            GRAPH graph:preferred-labels { ?concept skos:prefLabel ?name FILTER(LANG(?name) = ?language) }
           }
         }""",
     "a concept is not related to itself": """
@@ -48,7 +49,10 @@ SPARQL_LAWS: Mapping[str, str] = {
           GRAPH graph:relations { ?relation a owl:ObjectProperty } ?concept ?relation ?concept
         }""",
     "a retired id is no concept": """
-        SELECT DISTINCT ?retired { ?retired kgkit:retiredReason ?reason ; a skos:Concept }""",
+        SELECT ?retired {
+          { SELECT DISTINCT ?retired { ?retired kgkit:retiredReason ?reason } }
+          FILTER EXISTS { ?retired a skos:Concept }
+        }""",
     "a licence level is a whole number from 0 to 9, one for each named graph": """
         SELECT ?graph ?level (COUNT(DISTINCT ?other) AS ?levels) {
           ?graph kgkit:licenceLevel ?level, ?other
@@ -61,12 +65,14 @@ SPARQL_LAWS: Mapping[str, str] = {
           FILTER(SUBSTR(?text, ?start + 1, ?end - ?start) != ?words)
         }""",
 }
-"""Law -> query for what breaks it."""
+"""Law -> query for what breaks it. Distinct things are found first, in an inner query, and looked up once each."""
 
 DANGLING = """
-    SELECT DISTINCT ?id {
-      GRAPH graph:relations { ?relation a owl:ObjectProperty }
-      { ?other ?relation ?id } UNION { ?id ?relation ?other }
+    SELECT ?id {
+      { SELECT DISTINCT ?id {
+          GRAPH graph:relations { ?relation a owl:ObjectProperty }
+          { ?other ?relation ?id } UNION { ?id ?relation ?other }
+      } }
       FILTER NOT EXISTS { ?id a ?type }
     }"""
 """Ends of relations that no source declares: allowed, since a source may point to concepts of another one."""

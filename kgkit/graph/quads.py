@@ -140,6 +140,10 @@ class _Writer:
         replaced = retired.filter(pl.col("target").is_not_null()).select("graph", "retired", "target")
         target = gathered(self._ids, "target")
         yield from self._statements(replaced.unique(maintain_order=True), "retired", ns.REPLACED_BY, target)
+        # Of an id that was split for several reasons, each successor has its own.
+        several = retired.filter(pl.col("target").is_not_null(), pl.col("reason").n_unique().over("graph", "retired") > 1)
+        each = " " + iri_terms("kgkit:replacedBy/" + pl.col("reason")) + " "
+        yield from self._statements(several, "retired", each, target)
 
     def _statements(
         self, frame: pl.DataFrame, subject: str, predicate: str | pl.Expr, value: pl.Expr

@@ -133,20 +133,21 @@ class RrfRelease:
         """
         names = COLUMNS[table].split()
         source = self._table(table)
+        log = IngestLog() if table in self._totals else self._log  # what is read again is not counted again
         self._log.files += [file for file in source.files if file not in self._log.files]
-        self._log.rows_read[table] = 0
+        log.rows_read[table] = 0
         lines = size = carriage_returns = text = 0
         frames: list[pl.DataFrame] = []
         for block, proven in _ahead(source, len(names)):
             if block.long_line:
-                self._count_long_line(table, block, lines + 1)
+                self._count_long_line(table, block, lines + 1, log)
                 lines += 1
             else:
                 rows = parse(block.data, names, columns, proven)
-                self._count_wrong(table, block, rows, lines)
+                self._count_wrong(table, block, rows, lines, log)
                 frames.append(rows.frame.with_columns(pl.col("line") + (lines + 1)))
                 lines += rows.count
-            self._log.rows_read[table] = lines
+            log.rows_read[table] = lines
             size += block.long_line or len(block.data) - block.is_cut
             carriage_returns += block.data.count(b"\r\n") if b"\r" in block.data else 0
             text += len(block.data)
@@ -203,14 +204,14 @@ class RrfRelease:
             raise InputError(f"no table {table} here; {choices(table, self._tables)}", self._path)
         return self._tables[table]
 
-    def _count_long_line(self, table: str, block: Block, line: int) -> None:
+    def _count_long_line(self, table: str, block: Block, line: int, log: IngestLog) -> None:
         shown = shown_start(block.long_start)
         if block.is_cut:
             problem = f"truncated: the last line has no end after {block.long_line} bytes: {shown!r}"
             raise InputError(problem, self.place(table), line)
-        self._log.defect(table, TOO_LONG, (self.place(table), line), shown)
+        log.defect(table, TOO_LONG, (self.place(table), line), shown)
 
-    def _count_wrong(self, table: str, block: Block, rows: Rows, lines: int) -> None:
+    def _count_wrong(self, table: str, block: Block, rows: Rows, lines: int, log: IngestLog) -> None:
         """Count the wrong rows of a block, which begins after `lines` lines.
 
         Raises:
@@ -227,7 +228,7 @@ class RrfRelease:
             raise InputError(f"not a {table} table: {found}: {first.shown!r}", self.place(table), first.first + 1)
         for wrong in rows.wrong:
             place = (self.place(table), lines + wrong.first + 1)
-            self._log.defect(table, wrong.reason, place, wrong.shown, wrong.count)
+            log.defect(table, wrong.reason, place, wrong.shown, wrong.count)
 
 
 def table_file(table: str) -> str:

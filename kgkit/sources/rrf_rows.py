@@ -154,7 +154,7 @@ def parse(data: bytes, names: Sequence[str], wanted: Sequence[str], proven: int 
     if proven is not None:
         try:
             return Rows(_fields(data, names, wanted).with_row_index("line").select(*wanted, "line"), proven)
-        except pl.exceptions.ComputeError:  # a byte that is not UTF-8, somewhere in the block
+        except (pl.exceptions.ComputeError, UnicodeDecodeError):  # a byte that is not UTF-8, somewhere in the block
             pass
     array = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(array == _LF)

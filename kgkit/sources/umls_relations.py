@@ -164,6 +164,7 @@ def _rules(
         Rule("CUI2 is not in MRCONSO", ~is_in(head, present), defect="CUI2"),
         Rule("an end is not kept", ~(is_in(head, kept) & is_in(tail, kept))),
         Rule("vocabulary not kept", pl.col("SAB").is_in(unwanted)),
+        Rule("REL=SY without RELA: synonymy of a source", (pl.col("REL") == "SY") & (pl.col("RELA") == "")),
         Rule("no RELA and no rule for REL", pl.col("relation").is_null(), defect="REL"),
     ]
     return rules

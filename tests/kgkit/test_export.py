@@ -261,7 +261,7 @@ def ingest_levels(meta: Path, folder: Path, levels: dict[str, int], limit: int |
     return folder
 
 
-@settings(max_examples=12)
+@settings(max_examples=10)
 @given(vocabularies(), st.sampled_from((0, 1, 3)))
 def test_nothing_above_the_licence_level_gets_out(release: tuple[Rrf, dict[str, int]], level: int) -> None:
     rrf, levels = release
@@ -271,17 +271,17 @@ def test_nothing_above_the_licence_level_gets_out(release: tuple[Rrf, dict[str, 
         kg = ingest_levels(meta, folder / "kg", levels, None)
         low = ingest_levels(meta, folder / "low", levels, level)  # what may get out: the graph of the rest alone
         assert kg
+        facts = facts_of(open_triples(KnowledgeGraph(low).views)) if low else set()
+        statements = set(KnowledgeGraph(low).store) if low else set()
         for format_name in FORMATS:
             out = exported(kg, folder / "out" / format_name, format_name, level)
             assert [sab for sab, own in levels.items() if own > level and sab in text_of(out)] == [], format_name
-            facts = read_facts(format_name, out)
-            if low is None:
-                assert facts == set()
-                continue
-            expected = exported(low, folder / "expected" / format_name, format_name)
-            assert facts == read_facts(format_name, expected), format_name
-            if format_name in RDF_FORMATS:
-                assert statements_in(out, format_name) == statements_in(expected, format_name), format_name
+            if format_name not in RDF_FORMATS:
+                assert read_facts(format_name, out) == facts, format_name
+            elif low and format_name in ("nquads", "trig"):
+                assert statements_in(out, format_name) == statements, format_name
+            elif low:
+                assert statements_in(out, format_name) == {quad.triple for quad in statements}, format_name
 
 
 def test_a_level_that_leaves_nothing_changes_nothing(

@@ -68,8 +68,12 @@ def test_the_numbers_of_the_bundled_graph_are_those_of_slow_counts(thorax_kg_dir
 
 @pytest.mark.parametrize(
     ("members", "two", "with_placeholders"),
-    [(["HP:1", "umls:C0000001"], 0, 0), (["umls:C0000001", "umls:C0000002"], 1, 1), (["umls:C0000001", "umls:C9000002"], 0, 1)],
-)  # fmt: skip
+    [
+        (["HP:1", "umls:C0000001"], 0, 0),
+        (["umls:C0000001", "umls:C0000002"], 1, 1),
+        (["umls:C0000001", "umls:C9000002"], 0, 1),
+    ],
+)
 def test_classes_with_two_cuis_are_counted(
     union_kg_dir: Path, tmp_path: Path, members: list[str], two: int, with_placeholders: int
 ) -> None:
@@ -89,9 +93,7 @@ def test_a_graph_of_reports_alone_has_numbers_too(tmp_path: Path) -> None:
     assert "merged classes (number of ids): none" in info_text(info)
 
 
-def test_the_command_prints_what_people_ask(
-    union_kg_dir: Path, command: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_the_command_prints_what_people_ask(union_kg_dir: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = command("kgkit", "info", union_kg_dir)
     assert code == 0
     for line in (

@@ -13,7 +13,7 @@ import pyoxigraph as ox
 import pytest
 import rdflib
 from graphs import RADGRAPH
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -23,6 +23,7 @@ from kgkit.graph.mention_quads import literal
 from kgkit.graph.quads import read_quads, source_lines, write_quads
 from kgkit.graph.tables import load_tables, save_tables
 from kgkit.sources.base import (
+    ID_COLUMNS,
     TABLES,
     IngestLog,
     NamedGraph,
@@ -96,7 +97,10 @@ def test_the_digest_is_the_sum_of_the_lines_in_any_order(texts: list[str], seed:
     shuffled = random.Random(seed).sample(lines, len(lines))
     total = sum(int(hashlib.sha256(line.encode()).hexdigest(), 16) for line in lines) % 2**256
     with tempfile.TemporaryDirectory() as folder:
-        batches = [[pl.Series(order[:3], dtype=pl.String), pl.Series(order[3:], dtype=pl.String)] for order in (lines, shuffled)]
+        batches = [
+            [pl.Series(order[:3], dtype=pl.String), pl.Series(order[3:], dtype=pl.String)]
+            for order in (lines, shuffled)
+        ]
         written = [write_quads(order, Path(folder) / "q") for order in batches]
         assert written == [(len(lines), f"{total:064x}")] * 2
         with read_quads(Path(folder) / "q") as stream:
@@ -171,7 +175,9 @@ def test_the_columns_of_a_source_come_back_from_its_rdf_and_from_disk(
 
 def test_decoded_tables_encode_to_the_same(sources: dict[str, SourceTables]) -> None:
     tables = sources["umls"]
-    again = encode_tables(tables.name, tables.release, tables.graphs, {name: decode_table(tables, name) for name in TABLES})
+    again = encode_tables(
+        tables.name, tables.release, tables.graphs, {name: decode_table(tables, name) for name in TABLES}
+    )
     assert again.ids.equals(tables.ids)
     assert again.graphs == tables.graphs
     for name in TABLES:
@@ -201,6 +207,52 @@ def test_the_preferred_name_does_not_depend_on_the_order_of_rows() -> None:
         ("B@1", "umls:C1", "otra lengua", "es", 0, True, False),
     ]
     for seed in range(10):
-        shuffled = table(random.Random(seed).sample(rows, len(rows)), "graph concept name language rank is_best is_abbreviation")
+        shuffled = table(
+            random.Random(seed).sample(rows, len(rows)), "graph concept name language rank is_best is_abbreviation"
+        )
         best = preferred_names(shuffled)
         assert best.select("language", "name").rows() == [("en", "tie, earlier graph"), ("es", "otra lengua")]
+
+
+IDS = st.sampled_from(["umls:C0000001", "umls:C0000002", "HP:1", "DOID:2", "http://x.org/a%20b", "STY:T047"])
+GRAPHS = st.sampled_from(["AAA@1", "BBB@2"])
+WORDS = st.sampled_from(["a", 'b "quoted"', "c\\d", "é\n\u2028", "SY", "RB", "x y"])
+TABLE_ROWS = {
+    "concepts": st.tuples(GRAPHS, IDS, st.just(False)),
+    "names": st.tuples(GRAPHS, IDS, WORDS, st.sampled_from(["en", "de"]), st.integers(0, 9), st.booleans()),
+    "types": st.tuples(GRAPHS, IDS, st.sampled_from(["T047", "T033"])),
+    "definitions": st.tuples(GRAPHS, IDS, WORDS, st.sampled_from(["en", "zh-Hant"])),
+    "codes": st.tuples(GRAPHS, IDS, st.sampled_from(["HP:1", "bioportal:X/a b%", "SCTID:123"])),
+    "edges": st.tuples(GRAPHS, IDS, st.sampled_from(["isa", "part of/x", "é%20"]), IDS),
+    "matches": st.tuples(GRAPHS, IDS, st.sampled_from(["exact", "close", "broad", "narrow", "related"]), IDS),
+    "retired": st.tuples(GRAPHS, IDS, WORDS, st.none() | IDS),
+    "attributes": st.tuples(GRAPHS, IDS, st.sampled_from(["ICD9 CODE", "x"]), WORDS),
+}
+
+
+@settings(max_examples=25)
+@given(st.fixed_dictionaries({table: st.lists(row, max_size=8) for table, row in TABLE_ROWS.items()}))
+def test_any_tables_come_back_from_their_rdf(rows: dict[str, list[tuple[object, ...]]]) -> None:
+    frames = {
+        name: pl.DataFrame(
+            listed,
+            schema={
+                column: pl.String if column in ("graph", "relation") or column in ID_COLUMNS else kind
+                for column, kind in TABLES[name].items()
+                if column != "is_best"
+            },
+            orient="row",
+        )
+        for name, listed in rows.items()
+    }
+    tables = encode_tables("test", "1", (NamedGraph("AAA@1", "a"), NamedGraph("BBB@2", "b")), frames)
+    assert len(set(lines_of(tables))) == len(lines_of(tables))
+    with tempfile.TemporaryDirectory() as folder:
+        write_quads(source_lines(tables), Path(folder) / "quads")
+        entry = {"name": "test", "release": "1", "graphs": [vars(graph) for graph in tables.graphs]}
+        derived = tables_from_quads(Path(folder) / "quads", entry)
+    for name in TABLES:
+        written, read = decode_table(tables, name), decode_table(derived, name)
+        if name == "names":
+            written = written.with_columns(rank=pl.when("is_best").then("rank").otherwise(-1))
+        assert sorted(map(str, read.rows())) == sorted(map(str, written.rows())), name

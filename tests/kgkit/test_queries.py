@@ -182,12 +182,10 @@ def test_tables_hold_curies_and_plain_text(graph: KnowledgeGraph) -> None:
 @pytest.mark.parametrize("form", [AnswerFormat.JSON, AnswerFormat.CSV, AnswerFormat.TSV])
 def test_answers_are_in_the_formats_of_the_w3c(graph: KnowledgeGraph, form: AnswerFormat) -> None:
     """Read by rdflib's own readers; CSV does not tell a language."""
-    query = 'SELECT ?c ?name ?n ?none { ?c skos:altLabel ?name BIND(STRLEN(?name) AS ?n) } ORDER BY ?name'
+    query = "SELECT ?c ?name ?n ?none { ?c skos:altLabel ?name BIND(STRLEN(?name) AS ?n) } ORDER BY ?name"
     text = answered(graph, query, form=form)
     found = [[term and str(term) for term in row] for row in Result.parse(io.BytesIO(text.encode()), format=form.value)]
-    expected = [
-        [row["c"].value, row["name"].value, row["n"].value, None] for row in solutions(graph.store, query)
-    ]
+    expected = [[row["c"].value, row["name"].value, row["n"].value, None] for row in solutions(graph.store, query)]
     assert len(found) == 3
     assert found == expected
     if form is AnswerFormat.JSON:
@@ -198,7 +196,9 @@ def test_answers_are_in_the_formats_of_the_w3c(graph: KnowledgeGraph, form: Answ
 def test_triples_are_n_triples_or_turtle(graph: KnowledgeGraph) -> None:
     query = "CONSTRUCT { ?s skos:broader ?o } WHERE { ?s rela:isa ?o }"
     read = {
-        form: rdflib.Graph().parse(data=answered(graph, query, form=form), format="turtle" if form == "turtle" else "nt")
+        form: rdflib.Graph().parse(
+            data=answered(graph, query, form=form), format="turtle" if form == "turtle" else "nt"
+        )
         for form in AnswerFormat
     }
     assert len(read[AnswerFormat.TABLE]) == 4
@@ -232,11 +232,13 @@ def processes() -> str:
 def test_a_query_that_takes_too_long_is_stopped(graph: KnowledgeGraph, query: str) -> None:
     output = io.BytesIO()
     started = time.monotonic()
-    with pytest.raises(KgkitError, match=r"stopped after 0\.5 s \(--timeout\); what was printed is not the whole answer"):
+    with pytest.raises(
+        KgkitError, match=r"stopped after 0\.5 s \(--timeout\); what was printed is not the whole answer"
+    ):
         write_query(graph, query, output, AnswerFormat.JSON, limit_s=0.5)
     assert time.monotonic() - started < 2.5
     assert "query_worker" not in processes()
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(json.JSONDecodeError):
         json.loads(output.getvalue())
 
 

@@ -116,6 +116,16 @@ def test_line_numbers_run_on_from_batch_to_batch(tmp_path: Path, monkeypatch: py
     assert log.rows_read == {"MRSTY": 500}
 
 
+def test_a_table_that_is_read_again_is_not_counted_again(tmp_path: Path) -> None:
+    sty_lines(tmp_path, [b"C1|T1|||||", b"C2|", b"C3|\xff|||||"])
+    log = IngestLog()
+    release = RrfRelease(tmp_path, log)
+    assert release.read("MRSTY", ["CUI"]).rows() == release.read("MRSTY", ["CUI"]).rows() == [("C1", 1)]
+    assert log.skipped == {"MRSTY: wrong number of columns": 1, "MRSTY: not UTF-8": 1}
+    assert log.rows_read == {"MRSTY": 3}
+    assert log.files == [tmp_path / "MRSTY.RRF"]
+
+
 def test_a_reading_may_be_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rrf_files, "CHUNK", 30)
     monkeypatch.setattr(rrf_module, "BLOCK_BYTES", 100)

@@ -42,7 +42,9 @@ def first(validation: Validation, law: str) -> tuple[str, ...]:
     return next(finding.first for finding in validation.findings if finding.law == law)
 
 
-def extra(columns: str = "", table: str = "", rows: list[tuple[object, ...]] | None = None, level: int = 0) -> SourceTables:
+def extra(
+    columns: str = "", table: str = "", rows: list[tuple[object, ...]] | None = None, level: int = 0
+) -> SourceTables:
     """A further source with one table."""
     written = {table: frame(f"graph {columns}", [(EXTRA, *row) for row in rows or []])} if table else {}
     return encode_tables("extra", "1", (NamedGraph(EXTRA, "Extra", level),), written)
@@ -100,19 +102,32 @@ def mention(text: str, start: int, end: int) -> SourceTables:
     ("source", "expected", "breach"),
     [
         (extra("head relation tail", "edges", [("HP:0002103", "isa", "HP:0002103")]), {NO_LOOP}, "HP:0002103 rela:isa"),
-        (extra("head relation tail", "edges", [("umls:C0032225", "adjacent_to", "umls:C0013687"),
-            ("umls:C0013687", "adjacent_to", "umls:C0032225")]), {laws.SYMMETRIC},
-            "umls:C0013687 umls:C0032225 adjacent_to"),
-        (extra("head relation tail", "edges", [("umls:C0032225", "finding_site_of", "umls:C0032227")]), {laws.INVERSE},
-            "umls:C0032225 umls:C0032227 finding_site_of and has_finding_site"),
-        (extra("concept tui", "types", [("umls:C0032225", "T999")]), {"semantic types are those of the UMLS"}, "STY:T999"),
+        (
+            extra(
+                "head relation tail",
+                "edges",
+                [("umls:C0032225", "adjacent_to", "umls:C0013687"), ("umls:C0013687", "adjacent_to", "umls:C0032225")],
+            ),
+            {laws.SYMMETRIC},
+            "umls:C0013687 umls:C0032225 adjacent_to",
+        ),
+        (
+            extra("head relation tail", "edges", [("umls:C0032225", "finding_site_of", "umls:C0032227")]),
+            {laws.INVERSE},
+            "umls:C0032225 umls:C0032227 finding_site_of and has_finding_site",
+        ),
+        (
+            extra("concept tui", "types", [("umls:C0032225", "T999")]),
+            {"semantic types are those of the UMLS"},
+            "STY:T999",
+        ),
         (extra("retired reason target", "retired", [("HP:0002103", "obsolete", None)]), {NOT_RETIRED}, "HP:0002103"),
         (extra(level=12), {LEVEL, SHAPES}, "graph:X@1 12 1"),
         (mention("Small effusion", 0, 14), {WORDS}, "kgkit:report/extra/%C3%A9%20x#mention0 Small effusion 0"),
         (mention("", 0, 0), set(), ""),
     ],
     ids=["loop", "symmetric", "inverse", "type", "retired", "licence", "words", "no span"],
-)  # fmt: skip
+)
 def test_a_source_that_breaks_a_law_is_found(kg: Path, source: SourceTables, expected: set[str], breach: str) -> None:
     ingest(kg, source, IngestLog())
     found = validate(KnowledgeGraph(kg))
@@ -148,15 +163,13 @@ TST = f"<{ns.GRAPH}TST@1>"
         (f"INSERT DATA {{ GRAPH {TST} {{ umls:C0013687 rela:new umls:C0032225 }} }}",
             {"every relation in use is declared", STORE}, "rela:new"),
         (f"DELETE WHERE {{ GRAPH {TST} {{ umls:C0032227 kgkit:sourceCode ?code }} }}", {STORE},
-            "graph:TST@1: 30 in the store, 31 in the quads files"),
+            "graph:TST@1: 37 in the store, 38 in the quads files"),
     ],
 )  # fmt: skip
 def test_a_store_that_breaks_a_law_is_found(kg: Path, update: str, expected: set[str], breach: str) -> None:
     found = validate(change_store(kg, update))
     assert broken(found) == expected
-    for law in expected:
-        said = first(found, law)
-        assert said == (breach,) if len(expected) == 1 else law == STORE or said == (breach,)
+    assert breach in {said for law in expected for said in first(found, law)}
 
 
 LINE = f'<{ns.expand("HP:0002103")}> <{ns.ALT_LABEL}> "x"@en <{ns.GRAPH}HP@2026> .\n'
@@ -170,14 +183,20 @@ LINE = f'<{ns.expand("HP:0002103")}> <{ns.ALT_LABEL}> "x"@en <{ns.GRAPH}HP@2026>
         (LINE.replace("@en", "@en-"), "language tags are well formed (BCP 47)", "en-"),
         ("_:b" + LINE[LINE.index(" ") :], "there are no blank nodes", "_:b"),
         (LINE.replace('"x"@en', "_:b"), "there are no blank nodes", "_:b"),
-        (LINE.replace(f"<{ns.GRAPH}HP@2026> ", ""), "every line of the quads files is a statement in a named graph", "x"),
+        (
+            LINE.replace(f"<{ns.GRAPH}HP@2026> ", ""),
+            "every line of the quads files is a statement in a named graph",
+            "x",
+        ),
         ("\n", "every line of the quads files is a statement in a named graph", ""),
     ],
 )
 def test_quads_that_break_a_law_are_found(kg: Path, line: str, law: str | None, breach: str) -> None:
     found = validate(change_quads(kg, lambda text: text + line))
     assert broken(found) - {STORE} == {RECORDED} | ({law} if law else set())
-    assert re.match(r"hpo@2026\.nq\.zst: 20 statements with digest .*, the manifest says 19 with", first(found, RECORDED)[0])
+    assert re.match(
+        r"hpo@2026\.nq\.zst: 20 statements with digest .*, the manifest says 19 with", first(found, RECORDED)[0]
+    )
     if law:
         assert breach in first(found, law)[0]
         assert len(first(found, law)) == 1
@@ -206,18 +225,38 @@ def test_a_quads_file_that_cannot_be_read_is_found(kg: Path) -> None:
 @pytest.mark.parametrize(
     ("view", "change", "law", "breach"),
     [
-        ("concepts", lambda rows: rows.with_columns(members=pl.concat_list("members", pl.lit("umls:C1"))).head(8),
-            "no merged class holds two CUIs", "umls:C"),
-        ("triples", lambda rows: rows.reverse(), "the views are sorted, distinct and in range",
-            "triples.parquet: not sorted and distinct"),
-        ("triples", lambda rows: pl.concat([rows, rows.tail(1)]), "the views are sorted, distinct and in range",
-            "triples.parquet: not sorted and distinct"),
-        ("triples", lambda rows: rows.with_columns(tail=pl.col("tail") + 4), "the views are sorted, distinct and in range",
-            "triples.parquet: 3 rows with tail outside 0 to 7"),
-        ("concepts", lambda rows: rows.reverse(), "the views are sorted, distinct and in range",
-            "concepts.parquet: not sorted and distinct"),
+        (
+            "concepts",
+            lambda rows: rows.with_columns(members=pl.concat_list("members", pl.lit("umls:C1"))).head(8),
+            "no merged class holds two CUIs",
+            "umls:C",
+        ),
+        (
+            "triples",
+            lambda rows: rows.reverse(),
+            "the views are sorted, distinct and in range",
+            "triples.parquet: not sorted and distinct",
+        ),
+        (
+            "triples",
+            lambda rows: pl.concat([rows, rows.tail(1)]),
+            "the views are sorted, distinct and in range",
+            "triples.parquet: not sorted and distinct",
+        ),
+        (
+            "triples",
+            lambda rows: rows.with_columns(tail=pl.col("tail") + 4),
+            "the views are sorted, distinct and in range",
+            "triples.parquet: 3 rows with tail outside 0 to 7",
+        ),
+        (
+            "concepts",
+            lambda rows: rows.reverse(),
+            "the views are sorted, distinct and in range",
+            "concepts.parquet: not sorted and distinct",
+        ),
     ],
-)  # fmt: skip
+)
 def test_views_that_break_a_law_are_found(
     kg: Path, view: str, change: Callable[[pl.DataFrame], pl.DataFrame], law: str, breach: str
 ) -> None:
@@ -238,6 +277,7 @@ def test_views_that_are_not_those_of_the_rdf_are_found_if_asked_for(kg: Path) ->
     assert first(found, law) == ("names.parquet: 14 rows, other values in name",)
 
 
+UMLS, HP = f"<{ns.GRAPH}UMLS@2026AA>", f"<{ns.GRAPH}HP@2026>"
 NOTES = f"<{ns.GRAPH}notes@1>"
 MENTION = f"<{ns.BASE}report/notes/a#mention0>"
 OTHER = f"<{ns.BASE}report/notes/b#mention0>"
@@ -245,31 +285,56 @@ OTHER = f"<{ns.BASE}report/notes/b#mention0>"
 
 def swapped(graph: str, node: str, predicate: str, value: str) -> str:
     """An update that gives a node one other value."""
-    return (
-        f"DELETE {{ GRAPH {graph} {{ {node} {predicate} ?old }} }} "
-        f"INSERT {{ GRAPH {graph} {{ {node} {predicate} {value} }} }} WHERE {{ GRAPH {graph} {{ {node} {predicate} ?old }} }}"
-    )
+    old, new = (f"{{ GRAPH {graph} {{ {node} {predicate} {term} }} }}" for term in ("?old", value))
+    return f"DELETE {old} INSERT {new} WHERE {old}"
 
 
 @pytest.mark.parametrize(
     ("update", "breach"),
     [
-        (swapped(NOTES, MENTION, "kgkit:certainty", "kgkit:perhaps"), "a mention is present, uncertain or absent; found 'kgkit:perhaps'"),
-        (swapped(NOTES, MENTION, "kgkit:temporality", '"recent"'), "a mention is recent, historical or hypothetical; found 'recent'"),
+        (
+            swapped(NOTES, MENTION, "kgkit:certainty", "kgkit:perhaps"),
+            "a mention is present, uncertain or absent; found 'kgkit:perhaps'",
+        ),
+        (
+            swapped(NOTES, MENTION, "kgkit:temporality", '"recent"'),
+            "a mention is recent, historical or hypothetical; found 'recent'",
+        ),
         (swapped(NOTES, MENTION, "kgkit:denotes", '"effusion"'), "a mention denotes one concept; found 'effusion'"),
-        (swapped(NOTES, OTHER, "kgkit:located_at", "umls:C0032225"), "a mention is located at a mention; found 'umls:C0032225'"),
-        (swapped(NOTES, MENTION, "kgkit:spanStart", "30"), "a span starts at 0 or later and does not end before it starts"),
-        (swapped(TST, "umls:C0032225", "kgkit:sourceLabel", '"Pleura"'), "a vocabulary's best name is a text with a language; found 'Pleura'"),
-        (swapped(f"<{ns.GRAPH}UMLS@2026AA>", "umls:C0032225", "kgkit:semanticType", "STY:anatomy"), "a semantic type is a TUI (STY:T047); found 'STY:anatomy'"),
-        (swapped(f"<{ns.GRAPH}HP@2026>", "HP:0002202", "skos:exactMatch", '"C0032227"'), "a match is an IRI; found 'C0032227'"),
+        (
+            swapped(NOTES, OTHER, "kgkit:located_at", "umls:C0032225"),
+            "a mention is located at a mention; found 'umls:C0032225'",
+        ),
+        (
+            swapped(NOTES, MENTION, "kgkit:spanStart", "30"),
+            "a span starts at 0 or later and does not end before it starts",
+        ),
+        (
+            swapped(TST, "umls:C0032225", "kgkit:sourceLabel", '"Pleura"'),
+            "a vocabulary's best name is a text with a language; found 'Pleura'",
+        ),
+        (
+            swapped(UMLS, "umls:C0032225", "kgkit:semanticType", "STY:anatomy"),
+            "a semantic type is a TUI (STY:T047); found 'STY:anatomy'",
+        ),
+        (swapped(HP, "HP:0002202", "skos:exactMatch", '"C0032227"'), "a match is an IRI; found 'C0032227'"),
         (swapped(TST, TST, "dcterms:title", "5"), "a named graph has a title; found '5'"),
-        (swapped(f"<{ns.GRAPH}UMLS@2026AA>", "umls:C0000001", "kgkit:replacedBy", '"C0000002"'), "what stands for a retired id is an IRI; found 'C0000002'"),
-        (f"DELETE WHERE {{ GRAPH <{ns.GRAPH}UMLS@2026AA> {{ umls:C0000001 kgkit:retiredReason ?reason }} }}", "a retired id has a reason"),
+        (
+            swapped(UMLS, "umls:C0000001", "kgkit:replacedBy", '"C0000002"'),
+            "what stands for a retired id is an IRI; found 'C0000002'",
+        ),
+        (
+            f"DELETE WHERE {{ GRAPH {UMLS} {{ umls:C0000001 kgkit:retiredReason ?reason }} }}",
+            "a retired id has a reason",
+        ),
         (f"DELETE WHERE {{ GRAPH <{ns.RELATION_GRAPH}> {{ rela:isa rdfs:label ?label }} }}", "a relation has a label"),
-        (f"DELETE WHERE {{ GRAPH {NOTES} {{ <{ns.BASE}report/notes/a> dcterms:identifier ?id }} }}", "a report has one id"),
+        (
+            f"DELETE WHERE {{ GRAPH {NOTES} {{ <{ns.BASE}report/notes/a> dcterms:identifier ?id }} }}",
+            "a report has one id",
+        ),
     ],
     ids=lambda value: "" if "{" in value else value.partition(";")[0].replace(" ", "-"),
-)  # fmt: skip
+)
 def test_a_node_of_another_shape_is_found(kg: Path, update: str, breach: str) -> None:
     found = validate(change_store(kg, update))
     assert SHAPES in broken(found)
@@ -299,8 +364,12 @@ def test_every_term_of_ours_is_explained(union_kg_dir: Path) -> None:
     assert len(ours) >= 50
     for iri in ours:
         term = rdflib.URIRef(iri)
-        assert vocabulary.value(term, RDFS.label) and vocabulary.value(term, RDFS.comment), iri
-    properties = {*vocabulary.subjects(RDF.type, OWL.ObjectProperty), *vocabulary.subjects(RDF.type, OWL.DatatypeProperty)}
+        assert vocabulary.value(term, RDFS.label), iri
+        assert vocabulary.value(term, RDFS.comment), iri
+    properties = {
+        *vocabulary.subjects(RDF.type, OWL.ObjectProperty),
+        *vocabulary.subjects(RDF.type, OWL.DatatypeProperty),
+    }
     of_any_node = {ns.REPLACED_BY, ns.RETIRED_REASON}
     assert {str(term) for term in properties if (term, RDFS.domain, None) not in vocabulary} == of_any_node
 
@@ -316,9 +385,7 @@ def test_language_tags_of_rfc_5646(kg: Path, tag: str, well_formed: bool) -> Non
     assert scan.tags == (set() if well_formed else {tag})
 
 
-def test_the_command_ends_with_1_where_a_law_is_broken(
-    kg: Path, command: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_the_command_ends_with_1_where_a_law_is_broken(kg: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = command("kgkit", "validate", kg)
     assert code == 0
     assert out.splitlines()[0] == f"ok    {RECORDED}"
