@@ -37,11 +37,13 @@ SPARQL_LAWS: Mapping[str, str] = {
           GRAPH graph:preferred-labels { ?concept skos:prefLabel ?name } BIND(LANG(?name) AS ?language)
         } GROUP BY ?concept ?language HAVING (COUNT(*) > 1)""",
     "a concept has a preferred name in every language in which a vocabulary names it": """
-        SELECT ?concept ?language {
+        SELECT DISTINCT ?concept ?language {
           { SELECT DISTINCT ?concept ?language { ?concept kgkit:sourceLabel ?label BIND(LANG(?label) AS ?language) } }
-          FILTER EXISTS { ?concept a skos:Concept }
-          FILTER NOT EXISTS {
-            GRAPH graph:preferred-labels { ?concept skos:prefLabel ?name FILTER(LANG(?name) = ?language) }
+          ?concept a skos:Concept
+          MINUS {
+            SELECT ?concept ?language {
+              GRAPH graph:preferred-labels { ?concept skos:prefLabel ?name } BIND(LANG(?name) AS ?language)
+            }
           }
         }""",
     "a concept is not related to itself": """
@@ -49,9 +51,9 @@ SPARQL_LAWS: Mapping[str, str] = {
           GRAPH graph:relations { ?relation a owl:ObjectProperty } ?concept ?relation ?concept
         }""",
     "a retired id is no concept": """
-        SELECT ?retired {
+        SELECT DISTINCT ?retired {
           { SELECT DISTINCT ?retired { ?retired kgkit:retiredReason ?reason } }
-          FILTER EXISTS { ?retired a skos:Concept }
+          ?retired a skos:Concept
         }""",
     "a licence level is a whole number from 0 to 9, one for each named graph": """
         SELECT ?graph ?level (COUNT(DISTINCT ?other) AS ?levels) {
@@ -65,7 +67,7 @@ SPARQL_LAWS: Mapping[str, str] = {
           FILTER(SUBSTR(?text, ?start + 1, ?end - ?start) != ?words)
         }""",
 }
-"""Law -> query for what breaks it. Distinct things are found first, in an inner query, and looked up once each."""
+"""Law -> query for what breaks it. MINUS, and not FILTER NOT EXISTS, which Oxigraph answers thirty times slower."""
 
 DANGLING = """
     SELECT ?id {
@@ -73,7 +75,7 @@ DANGLING = """
           GRAPH graph:relations { ?relation a owl:ObjectProperty }
           { ?other ?relation ?id } UNION { ?id ?relation ?other }
       } }
-      FILTER NOT EXISTS { ?id a ?type }
+      MINUS { ?id a ?type }
     }"""
 """Ends of relations that no source declares: allowed, since a source may point to concepts of another one."""
 

@@ -93,7 +93,7 @@ class RrfRelease:
         self._log = log
         self._totals: dict[str, _Totals] = {}
         with ExitStack() as opened:
-            self._tables = find_tables(path, opened, log.checks)
+            self._tables = find_tables(path, COLUMNS, opened, log.checks)
             if needs not in self._tables:
                 here = [item.name for item in path.iterdir()] if path.is_dir() else map(table_file, self._tables)
                 found = ", ".join(sorted(here)[:5]) or "nothing"

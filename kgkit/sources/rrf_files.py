@@ -8,13 +8,14 @@ written to a path that an archive names.
 from __future__ import annotations
 
 import io
+import lzma
 import re
 import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ BOMB_SIZE = 1 << 28
 
 _PIECE = re.compile(r"(?P<table>[A-Z0-9_]+\.RRF|SRDEF|SRSTR)(?:\.(?P<part>(?!gz)[a-z]{2}))?(?:\.gz)?")
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError,
-               NotImplementedError, OverflowError)  # fmt: skip
+               NotImplementedError, OverflowError, lzma.LZMAError)  # fmt: skip
 """What Python's zip reader raises on archives that are damaged, encrypted or made in a way it does not know."""
 
 
@@ -86,11 +87,12 @@ class TableFile:
         return inflated(stored, self.place) if self.pieces[0].name.endswith(".gz") else stored
 
 
-def find_tables(path: Path, opened: ExitStack, notes: list[str]) -> dict[str, TableFile]:
+def find_tables(path: Path, known: Collection[str], opened: ExitStack, notes: list[str]) -> dict[str, TableFile]:
     """The tables below a folder or in an archive, by base name without `.RRF`.
 
     Args:
         path: A folder (tables and `.nlm` files are found at any depth), a zip or `.nlm`, or one table of a folder.
+        known: Tables to look for; others, such as word indexes, are passed over.
         opened: Takes over what has to stay open (archives, spooled archives).
         notes: Gets a line for each archive that had to be spooled.
 
@@ -112,7 +114,9 @@ def find_tables(path: Path, opened: ExitStack, notes: list[str]) -> dict[str, Ta
     for piece in pieces:
         match = _PIECE.fullmatch(piece.name)
         assert match
-        tables.setdefault(match["table"].removesuffix(".RRF"), []).append(piece)
+        table = match["table"].removesuffix(".RRF")
+        if table in known:
+            tables.setdefault(table, []).append(piece)
     return {table: TableFile(table, _in_order(table, found, path)) for table, found in tables.items()}
 
 

@@ -230,9 +230,11 @@ TABLE_ROWS = {
 }
 
 
-@settings(max_examples=25)
+@settings(max_examples=30)
 @given(st.fixed_dictionaries({table: st.lists(row, max_size=8) for table, row in TABLE_ROWS.items()}))
 def test_any_tables_come_back_from_their_rdf(rows: dict[str, list[tuple[object, ...]]]) -> None:
+    replaced = {row[:3] for row in rows["retired"] if row[3] is not None}  # no id is gone and replaced for one reason
+    rows["retired"] = [row for row in rows["retired"] if row[3] is not None or row[:3] not in replaced]
     frames = {
         name: pl.DataFrame(
             listed,

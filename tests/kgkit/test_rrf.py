@@ -61,6 +61,8 @@ def test_the_tables_have_as_many_columns_as_the_manual_says() -> None:
 @given(st.lists(st.tuples(*[FIELD] * 6), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]), st.booleans())
 @example([('"lone', "\u2028", "\u0085", "back\\slash", " blanks ", "")], "\r\n", False)
 @example([("\ufeffC1", "", "", "", "", ""), ("\ufeffC1", "", "", "", "", "")], "\n", False)
+@example([("x^2", "", "", "", "", "")], "\n", False)
+@example([("x\x01", "", "", "", "", "")], "\r\n", True)
 @example([("", "", "", "", "", ""), ("\r", "\r", "", "", "", "\r")], "\r\n", True)
 def test_rows_that_were_written_are_read_field_by_field(
     rows: list[tuple[str, ...]], line_end: str, gzipped: bool

@@ -227,7 +227,8 @@ def test_a_member_that_points_out_of_the_archive_is_refused(tmp_path: Path, name
 def test_files_beside_the_tables_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "umls.zip"
     noise = {"__MACOSX/._MRCONSO.RRF": b"x", "META/MRCONSO.RRF.bak": b"x", "META/XMRCONSO.RRFX": b"x",
-             "META/mysql_tables.sql": b"x", "META/CHANGE/MERGEDCUI.RRF": b"x", "META/MRCONSO.RRF/": b""}  # fmt: skip
+             "META/mysql_tables.sql": b"x", "META/CHANGE/MERGEDCUI.RRF": b"x",
+             "MERGEDCUI.RRF": b"x", "META/MRCONSO.RRF/": b""}  # fmt: skip
     path.write_bytes(zipped(noise | {"META/MRCONSO.RRF": conso()}))
     assert RrfRelease(path, IngestLog()).read("MRCONSO", ["CUI"]).height == len(tiny_rrf().tables["MRCONSO"])
 

@@ -25,7 +25,7 @@ from kgkit.sources.rrf_rows import Block, blocks, proven_rows
 RANK = COLUMNS["MRRANK"].split()
 GOOD = b"0400|MTH|PN|N|\n"
 ODD = [b"|", b"\n", b"\r\n", b"\r", b'"', b"\\", "\u2028".encode(), b"\xc3\xa9", b"\xe9", b"\xff", b"\0"]
-ODD += [b"\xef\xbb\xbf", b"\x1f\x8b", b"x", b"\x85", b"\x0b"]
+ODD += [b"\xef\xbb\xbf", b"\x1f\x8b", b"x", b"x^", b"\x28\xb5\x2f\xfd", b"\x85", b"\x0b"]
 ODD += [b"||||\n", b"a|b|c|d|\n", b"a|b|c|d|\r\n", b"a|b|c|\n", b"a|b|c|d|e|\n"]
 
 Row = tuple[str, ...]
