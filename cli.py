@@ -51,7 +51,9 @@ Corpus = Annotated[str | None, typer.Option(help="Name of the corpus; the file's
 CorpusRelease = Annotated[str, typer.Option("--release", help="Release of the corpus.")]
 CorpusLevel = Annotated[
     int,
-    typer.Option("--licence-level", min=0, max=9, help="Restriction level (SRL); lower it where reports may be shared."),
+    typer.Option(
+        "--licence-level", min=0, max=9, help="Restriction level (SRL); lower it where reports may be shared."
+    ),
 ]
 
 
@@ -78,18 +80,14 @@ def ingest_umls(
     semantic_group: Annotated[
         list[str], typer.Option(metavar="GROUP", help="Keep concepts of this group (DISO, ANAT, ...); may be repeated.")
     ] = [],  # noqa: B006
-    root: Annotated[
-        str | None, typer.Option(metavar="CUI", help="Keep this concept and all below it by is-a.")
-    ] = None,
+    root: Annotated[str | None, typer.Option(metavar="CUI", help="Keep this concept and all below it by is-a.")] = None,
     max_licence_level: Annotated[
         int | None, typer.Option(help="Leave out vocabularies with a higher restriction level (SRL).")
     ] = None,
     suppressed: Annotated[bool, typer.Option("--suppressed", help="Keep suppressed names and relations.")] = False,
     relations: Annotated[
         str,
-        typer.Option(
-            help="typed: no sibling cliques, no qualifiers; hierarchy: is-a and part-of alone; all; none."
-        ),
+        typer.Option(help="typed: no sibling cliques, no qualifiers; hierarchy: is-a and part-of alone; all; none."),
     ] = "typed",
     hierarchies: Annotated[
         bool, typer.Option("--hierarchies", help="Read MRHIER too: each atom's parent in its vocabulary.")
@@ -245,7 +243,8 @@ def ingest_semantic_network(
 @ingest.command("rdf")
 def ingest_rdf_command(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Turtle, N-Triples, N-Quads, TriG, RDF/XML, JSON-LD or N3; .gz, .zst.")
+        Path,
+        typer.Argument(metavar="PATH", help="Turtle, N-Triples, N-Quads, TriG, RDF/XML, JSON-LD or N3; .gz, .zst."),
     ],
     out: KgOut,
     name: Annotated[str | None, typer.Option(help="Name of the source; the file's if not given.")] = None,

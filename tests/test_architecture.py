@@ -37,6 +37,7 @@ ONLY_IN = {
     "transformers": ["kgkit.encoder.text_tower", "vlp.towers"],
     "pykeen": ["kgkit.encoder.relation_scorer", "kgkit.views.to_pykeen"],
     "torch_geometric": ["kgkit.encoder.graph_tower", "kgkit.views.to_pyg"],
+    "networkx": ["kgkit.views.to_networkx"],
     "faiss": ["kgkit.index"],
     "onnxruntime": ["kgkit.encoder.text_onnx"],
     "pyoxigraph": ["kgkit.graph.*", "kgkit.sources.rdf", "kgkit.sources.owl"],

@@ -107,7 +107,7 @@ def _sorted_into_tables(quads: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame
     quads = quads.with_columns(curies)
     p, language = pl.col("p"), pl.col("language").fill_null("en")
 
-    def rows(wanted: pl.Expr, columns: Mapping[str, str | pl.Expr]) -> pl.DataFrame:
+    def rows(wanted: pl.Expr, columns: Mapping[str, Any]) -> pl.DataFrame:
         return quads.filter(wanted).select("graph", **columns)
 
     classes = (p == ns.RDF_TYPE) & pl.col("o").is_in(["skos:Concept", ns.compress(_OWL_CLASS)])
@@ -117,8 +117,9 @@ def _sorted_into_tables(quads: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame
     grade = p.replace_strict(dict(_NAMES), default=0, return_dtype=pl.Int32)
     yield "names", rows(p.is_in(list(_NAMES)), named | {"rank": grade})
     yield "abbreviations", rows(p == ns.ABBREVIATION, named)
-    stated = {"language": p.str.slice(len(ns.SOURCE_LABEL_RANK) + 1), "stated": pl.col("text").cast(pl.Int32)}
-    yield "ranks", rows(p.str.starts_with(ns.SOURCE_LABEL_RANK + "/"), {"concept": "s"} | stated)
+    of_language = p.str.slice(len(ns.SOURCE_LABEL_RANK) + 1)
+    stated = {"concept": "s", "language": of_language, "stated": pl.col("text").cast(pl.Int32)}
+    yield "ranks", rows(p.str.starts_with(ns.SOURCE_LABEL_RANK + "/"), stated)
     yield "definitions", rows(p.is_in(_DEFINITIONS), {"concept": "s", "definition": "text", "language": language})
     yield "types", rows(p == ns.SEMANTIC_TYPE, {"concept": "s", "tui": pl.col("o").str.strip_prefix("STY:")})
     yield "codes", rows(p == ns.SOURCE_CODE, {"concept": "s", "code": "o"})

@@ -141,7 +141,8 @@ class _Writer:
         target = gathered(self._ids, "target")
         yield from self._statements(replaced.unique(maintain_order=True), "retired", ns.REPLACED_BY, target)
         # Of an id that was split for several reasons, each successor has its own.
-        several = retired.filter(pl.col("target").is_not_null(), pl.col("reason").n_unique().over("graph", "retired") > 1)
+        reasons_of_id = pl.col("reason").n_unique().over("graph", "retired")
+        several = retired.filter(pl.col("target").is_not_null(), reasons_of_id > 1)
         each = " " + iri_terms("kgkit:replacedBy/" + pl.col("reason")) + " "
         yield from self._statements(several, "retired", each, target)
 

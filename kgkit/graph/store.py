@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
 import polars as pl
 import pyoxigraph as ox
@@ -257,8 +259,8 @@ def _publish(folder: Path, sources: dict[str, Any]) -> str:
     """Build store and views of these sources, make them current, then remove what is old."""
     joined = "\n".join(sorted(source["digest"] for source in sources.values()))
     graph_digest = hashlib.sha256(joined.encode()).hexdigest()
-    labels = _build_views(folder, sources, graph_digest)
-    _build_store(folder, sources, labels, graph_digest)
+    with _StoreBuilder(folder, sources, graph_digest) as store:  # loads its quads while the views are made
+        store.finish(_build_views(folder, sources, graph_digest))
     write_manifest(folder, "kg", {"graph_digest": graph_digest, "sources": dict(sorted(sources.items()))})
     _adopt_pending(folder, sources)
     keep = {source["digest"][:_SHORT] for source in sources.values()} | {graph_digest[:_SHORT]}
@@ -274,37 +276,68 @@ def _build_views(folder: Path, sources: dict[str, Any], graph_digest: str) -> pl
     return build_views(tables, folder / "views" / graph_digest[:_SHORT])
 
 
-def _build_store(folder: Path, sources: dict[str, Any], labels: pl.DataFrame, graph_digest: str) -> None:
-    final = folder / f"store.{graph_digest[:_SHORT]}"
-    if final.exists():
-        return
-    partial = final.with_name(final.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    store = ox.Store(str(partial))
-    total = sum(int(source["statements"]) for source in sources.values()) + len(labels)
-    with progress("store", total, "statements") as reporter:
-        for key, source in sorted(sources.items()):
-            with read_quads(_quads(folder, key, source["digest"])) as stream:
-                store.bulk_load(cast(IO[bytes], _Counted(stream, reporter)), format=ox.RdfFormat.N_QUADS)
+class _StoreBuilder:
+    """Builds the store of some sources beside the graph; loading runs in a thread of its own from the start."""
+
+    def __init__(self, folder: Path, sources: dict[str, Any], graph_digest: str) -> None:
+        self._final = folder / f"store.{graph_digest[:_SHORT]}"
+        self._partial = self._final.with_name(self._final.name + ".partial")
+        self._quads = [_quads(folder, key, source["digest"]) for key, source in sorted(sources.items())]
+        self._total = sum(int(source["statements"]) for source in sources.values())
+        self._stopped = threading.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._store: Future[ox.Store] | None = None
+
+    def __enter__(self) -> Self:
+        if not self._final.exists():
+            self._store = self._thread.submit(self._loaded)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopped.set()
+        self._thread.shutdown()
+        self._store = None  # a store keeps its folder locked while it lives
+
+    def finish(self, labels: pl.DataFrame) -> None:
+        """Wait for the quads, add the derived preferred labels, and put the store in its place."""
+        if self._store is None:
+            return
+        store, self._store = self._store.result(), None
         for lines in preferred_label_lines(labels):
             store.bulk_load(str(lines.str.join("\n").item()), format=ox.RdfFormat.N_QUADS)
-            reporter.advance(len(lines))
-    store.flush()
-    del store  # the store keeps its folder locked while it lives
-    partial.rename(final)
+        store.flush()
+        del store
+        self._partial.rename(self._final)
+
+    def _loaded(self) -> ox.Store:
+        shutil.rmtree(self._partial, ignore_errors=True)
+        store = ox.Store(str(self._partial))
+        with progress("store", self._total, "statements") as reporter:
+            for path in self._quads:
+                with read_quads(path) as stream:
+                    counted = io.BufferedReader(_Counted(stream, reporter, self._stopped), 1 << 20)
+                    store.bulk_load(cast(IO[bytes], counted), format=ox.RdfFormat.N_QUADS)
+        return store
 
 
 class _Counted(io.RawIOBase):
-    """A stream that tells how many lines were read of it."""
+    """A stream that tells how many lines were read of it, and that ends with an error when it is stopped."""
 
-    def __init__(self, stream: BinaryIO, reporter: ProgressReporter) -> None:
-        self._stream, self._reporter = stream, reporter
+    def __init__(self, stream: BinaryIO, reporter: ProgressReporter, stopped: threading.Event) -> None:
+        self._stream, self._reporter, self._stopped = stream, reporter, stopped
 
-    def read(self, size: int = -1) -> bytes:
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
         """The next bytes."""
-        data = self._stream.read(size)
+        if self._stopped.is_set():
+            raise InterruptedError("stopped")
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
         self._reporter.advance(data.count(b"\n"))
-        return data
+        return len(data)
 
 
 def _source_tables(folder: Path, key: str, source: dict[str, Any]) -> SourceTables:

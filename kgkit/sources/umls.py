@@ -127,8 +127,9 @@ class _Tables:
         edges, relations = read_edges(
             self._rrf, self._log, self._vocabularies, concepts, self._options.relations, atoms.cui_of_aui
         )
+        definitions, attributes = self._definitions(atoms.kept), self._attributes(atoms.kept)
         kept = np.flatnonzero(atoms.kept).astype(np.uint32)
-        umls = len(self._vocabularies.sabs)
+        umls = len(self._vocabularies.sabs)  # all vocabularies have their numbers by now
         shared = pl.lit(umls, dtype=pl.UInt16)
         frames = {
             "concepts": pl.DataFrame({"concept": kept, "is_placeholder": kept >= FIRST_PLACEHOLDER}).select(
@@ -136,11 +137,11 @@ class _Tables:
             ),
             "names": atoms.names.select(list(NAMES)),
             "types": self._types(atoms.kept).select(shared.alias("graph"), "concept", "tui"),
-            "definitions": self._definitions(atoms.kept),
+            "definitions": definitions,
             "codes": atoms.codes,
             "edges": edges,
             "retired": self._retired(atoms).select(shared.alias("graph"), "retired", "reason", "target"),
-            "attributes": self._attributes(atoms.kept),
+            "attributes": attributes,
         }
         network = self._semantic_network()
         self._rrf.verify(required=self._options.verify)
@@ -178,10 +179,9 @@ class _Tables:
             moved = [gathered(positions, column) for column in frame.columns if column in ID_COLUMNS]
             frame = frame.with_columns(gathered(graphs, "graph"), *moved)
             numbered[table] = frame.select(pl.col(name).cast(kind) for name, kind in TABLES[table].items())
-        ids = "umls:C" + pl.Series("id", cuis).cast(pl.String).str.zfill(7)
-        return SourceTables(
-            _UMLS, self._release, tuple(graph for graph, _ in named), ids=ids.rename("id"), relations=relations, reports=(), **numbered
-        )
+        ids = ("umls:C" + pl.Series("id", cuis).cast(pl.String).str.zfill(7)).rename("id")
+        in_use = tuple(graph for graph, _ in named)
+        return SourceTables(_UMLS, self._release, in_use, ids=ids, relations=relations, reports=(), **numbered)
 
     def _graph(self, number: int) -> NamedGraph:
         sabs = self._vocabularies.sabs
@@ -232,7 +232,8 @@ class _Tables:
 
     def _vocabulary_rules(self, rows: pl.DataFrame) -> list[Rule]:
         unwanted = self._vocabularies.not_kept(rows["SAB"])
-        foreign = [sab for sab in rows["SAB"].unique().to_list() if self._vocabularies.language(sab) not in self._options.languages]
+        languages = {sab: self._vocabularies.language(sab) for sab in rows["SAB"].unique()}
+        foreign = [sab for sab, language in languages.items() if language not in self._options.languages]
         return [
             Rule("vocabulary not kept", pl.col("SAB").is_in(unwanted)),
             Rule("language not chosen", pl.col("SAB").is_in(foreign)),

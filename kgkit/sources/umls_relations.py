@@ -1,13 +1,13 @@
 """MRREL and MRHIER: facts between concepts, each once, from its canonical side.
 
-A row of MRREL reads CUI2 RELA CUI1. While it is read, a fact is one unsigned 64-bit integer (kind, head, tail), so a
-full release is sorted and made distinct in memory.
+A row of MRREL reads CUI2 RELA CUI1. While it is read, a fact is one unsigned 64-bit integer (kind, head, tail; an end
+is the rank of its CUI among those that are kept), so a full release is sorted and made distinct in memory.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,6 @@ from kgkit.sources.rrf import RrfRelease
 from kgkit.sources.umls_rows import SUPPRESSED, BoolArray, Rule, cui_number, is_in, kept_rows
 from kgkit.sources.umls_vocabularies import Vocabularies
 
-_END_BITS = np.uint64(24)
-_END = np.uint64((1 << 24) - 1)
-_KIND_BITS = np.uint64(48)
-_MOST_KINDS = 1 << 16
 _AT_A_TIME = 1 << 22
 _HIERARCHY = frozenset({"isa", "part_of"})
 _COLUMNS = ("CUI1", "CUI2", "REL", "RELA", "SAB", "DIR", "SUPPRESS")
@@ -52,13 +48,18 @@ class RelationPolicy:
             raise InputError(f"unknown relation policy {self.kinds!r}; {choices(self.kinds, POLICIES)}")
 
 
-@dataclass
 class _Facts:
     """Facts as integers; a kind is a position in `kinds`, a (vocabulary number, relation as written)."""
 
-    kinds: dict[tuple[int, str], int] = field(default_factory=dict)
-    asserted: Counter[str] = field(default_factory=Counter)
-    parts: list[Keys] = field(default_factory=list)
+    def __init__(self, kept: BoolArray) -> None:
+        self.kinds: dict[tuple[int, str], int] = {}
+        self.asserted: Counter[str] = Counter()
+        self._parts: list[Keys] = []
+        self._cuis = np.flatnonzero(kept).astype(np.uint32)
+        self._rank = np.cumsum(kept, dtype=np.uint32) - np.uint32(1)
+        bits = max(len(self._cuis).bit_length(), 1)
+        self._most_kinds = 1 << (64 - 2 * bits)
+        self._bits, self._kind_bits, self._end = np.uint64(bits), np.uint64(2 * bits), np.uint64((1 << bits) - 1)
 
     def add(self, rows: pl.DataFrame, vocabularies: Vocabularies) -> None:
         """Take rows with the columns SAB, relation, head and tail (CUI numbers)."""
@@ -68,11 +69,50 @@ class _Facts:
         numbers = [self._kind(vocabularies.number(sab), relation) for sab, relation in kinds.iter_rows()]
         kinds = kinds.with_columns(kind=pl.Series(numbers, dtype=pl.UInt64))
         kind = rows.join(kinds, on=["SAB", "relation"], how="left", maintain_order="left")["kind"].to_numpy()
-        head, tail = (rows[end].to_numpy().astype(np.uint64) for end in ("head", "tail"))
-        self.parts.append((kind << _KIND_BITS) | (head << _END_BITS) | tail)
+        head, tail = (self._rank[rows[end].to_numpy()].astype(np.uint64) for end in ("head", "tail"))
+        self._parts.append(self._packed(kind, head, tail))
+
+    def canonical(self, names: RelationNames) -> tuple[Keys, list[tuple[int, str]]]:
+        """Every fact from the canonical side of its relation; and the kinds that the new integers speak of."""
+        if not self._parts:
+            return np.empty(0, dtype=np.uint64), []
+        forms = [(sab, names.canonical(relation)) for sab, relation in self.kinds]
+        kinds = sorted({(sab, form.name) for sab, form in forms})
+        position = {kind: place for place, kind in enumerate(kinds)}
+        new = np.array([position[sab, form.name] for sab, form in forms], dtype=np.uint64)
+        flipped = np.array([form.flipped for _, form in forms])
+        symmetric = np.array([form.symmetric for _, form in forms])
+        keys = np.concatenate(self._parts)
+        self._parts.clear()
+        for start in range(0, len(keys), _AT_A_TIME):
+            kind, head, tail = self._unpacked(keys[start : start + _AT_A_TIME])
+            swap = np.where(symmetric[kind], head > tail, flipped[kind])
+            ends = np.where(swap, tail, head), np.where(swap, head, tail)
+            keys[start : start + _AT_A_TIME] = self._packed(new[kind], *ends)
+        return keys, kinds
+
+    def table(self, keys: Keys, kinds: list[tuple[int, str]]) -> tuple[pl.DataFrame, pl.Series]:
+        """Columns graph, head, relation, tail of some facts; and the relation names, sorted."""
+        relations = sorted({relation for _, relation in kinds})
+        graph = np.array([sab for sab, _ in kinds] or [0], dtype=np.uint16)
+        relation = np.array([relations.index(name) for _, name in kinds] or [0], dtype=np.uint16)
+        kind, head, tail = self._unpacked(keys)
+        frame = pl.DataFrame(
+            {"graph": graph[kind], "head": self._cuis[head], "relation": relation[kind], "tail": self._cuis[tail]}
+        )
+        return frame, pl.Series("relation", relations, dtype=pl.String)
 
     def _kind(self, sab: int, relation: str) -> int:
-        return self.kinds.setdefault((sab, relation), len(self.kinds))
+        number = self.kinds.setdefault((sab, relation), len(self.kinds))
+        if number >= self._most_kinds:
+            raise InputError(f"more than {self._most_kinds} pairs of vocabulary and relation")
+        return number
+
+    def _packed(self, kind: Keys, head: Keys, tail: Keys) -> Keys:
+        return (kind << self._kind_bits) | (head << self._bits) | tail
+
+    def _unpacked(self, keys: Keys) -> tuple[Keys, Keys, Keys]:
+        return keys >> self._kind_bits, (keys >> self._bits) & self._end, keys & self._end
 
 
 def read_edges(
@@ -97,7 +137,7 @@ def read_edges(
         Columns graph (a vocabulary's number), head, relation (a position in the second result), tail (CUI numbers),
         sorted; and the relation names, sorted.
     """
-    facts = _Facts()
+    facts = _Facts(concepts[1])
     if policy.kinds != "none" and rrf.has("MRREL"):
         for rows in rrf.batches("MRREL", _COLUMNS):
             _add_relations(facts, rows, (rrf, log), vocabularies, concepts, policy)
@@ -105,22 +145,11 @@ def read_edges(
         for rows in rrf.batches("MRHIER", ("AUI", "PAUI", "SAB", "RELA")):
             _add_hierarchy(facts, rows, (rrf, log), vocabularies, cui_of_aui)
     names = RelationNames(_documented_inverses(rrf), facts.asserted)
-    keys, kinds = _canonical(facts, names)
+    keys, kinds = facts.canonical(names)
     count = len(keys)
     keys = _distinct(keys)
     log.skip("MRREL", "same fact from its other side, or twice", count - len(keys))
-    relations = sorted({relation for _, relation in kinds})
-    graph = np.array([sab for sab, _ in kinds], dtype=np.uint16)
-    relation = np.array([relations.index(name) for _, name in kinds], dtype=np.uint16)
-    kind = keys >> _KIND_BITS
-    return pl.DataFrame(
-        {
-            "graph": graph[kind] if len(kinds) else np.empty(0, np.uint16),
-            "head": ((keys >> _END_BITS) & _END).astype(np.uint32),
-            "relation": relation[kind] if len(kinds) else np.empty(0, np.uint16),
-            "tail": (keys & _END).astype(np.uint32),
-        }
-    ), pl.Series("relation", relations, dtype=pl.String)
+    return facts.table(keys, kinds)
 
 
 def _add_relations(
@@ -205,29 +234,6 @@ def _add_hierarchy(
     facts.add(
         rows.with_columns(relation=pl.when(pl.col("RELA") != "").then("RELA").otherwise(pl.lit("isa"))), vocabularies
     )
-
-
-def _canonical(facts: _Facts, names: RelationNames) -> tuple[Keys, list[tuple[int, str]]]:
-    """Every fact from the canonical side of its relation; and the kinds that the new integers speak of."""
-    if not facts.parts:
-        return np.empty(0, dtype=np.uint64), []
-    forms = [(sab, names.canonical(relation)) for sab, relation in facts.kinds]
-    kinds = sorted({(sab, form.name) for sab, form in forms})
-    if len(forms) > _MOST_KINDS:
-        raise InputError(f"{len(forms)} pairs of vocabulary and relation, more than {_MOST_KINDS}")
-    position = {kind: place for place, kind in enumerate(kinds)}
-    new = np.array([position[sab, form.name] for sab, form in forms], dtype=np.uint64)
-    flipped = np.array([form.flipped for _, form in forms])
-    symmetric = np.array([form.symmetric for _, form in forms])
-    keys = np.concatenate(facts.parts)
-    facts.parts.clear()
-    for start in range(0, len(keys), _AT_A_TIME):
-        part = keys[start : start + _AT_A_TIME]
-        kind, head, tail = part >> _KIND_BITS, (part >> _END_BITS) & _END, part & _END
-        swap = np.where(symmetric[kind], head > tail, flipped[kind])
-        ends = np.where(swap, (tail << _END_BITS) | head, (head << _END_BITS) | tail)
-        keys[start : start + _AT_A_TIME] = (new[kind] << _KIND_BITS) | ends
-    return keys, kinds
 
 
 def _distinct(keys: Keys) -> Keys:

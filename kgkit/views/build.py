@@ -40,13 +40,9 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if graph.merged:
-        preferred = preferred_names(graph.in_rows(graph.tables.names))
-    else:
-        preferred = graph.in_rows(preferred)
-    _concepts(graph, preferred).write_parquet(partial / "concepts.parquet")
-    _names(graph, preferred).write_parquet(partial / "names.parquet")
-    del preferred
+    by_class = preferred_names(graph.in_rows(graph.tables.names)) if graph.merged else graph.in_rows(preferred)
+    _concepts(graph, by_class).write_parquet(partial / "concepts.parquet")
+    _names(graph, by_class).write_parquet(partial / "names.parquet")
     relations, triples = _triples(graph)
     relations.to_frame("relation").write_parquet(partial / "relations.parquet")
     triples.write_parquet(partial / "triples.parquet")
@@ -126,10 +122,9 @@ def _concepts(graph: _Graph, preferred: pl.DataFrame) -> pl.DataFrame:
     others = pl.col("members").list.set_difference(pl.concat_list("curie"))
     codes = pl.when(pl.col("members").list.len() > 1).then(pl.col("codes").list.set_union(others).list.sort())
     minted = pl.col("concept").is_in(placeholders.implode())
-    return concepts.select(
-        pl.col("curie").alias("concept"), "name", "semantic_types", "definition", codes.otherwise("codes").alias("codes"),
-        "parents", minted.alias("is_placeholder"), "members",
-    )  # fmt: skip
+    own = {"concept": pl.col("curie"), "codes": codes.otherwise("codes"), "is_placeholder": minted}
+    order = ("concept", "name", "semantic_types", "definition", "codes", "parents", "is_placeholder", "members")
+    return concepts.with_columns(**own).select(order)
 
 
 def _parents(graph: _Graph) -> pl.DataFrame:

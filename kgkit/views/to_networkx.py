@@ -49,7 +49,7 @@ def write_graphml(view: TripleView, concepts: pl.DataFrame, stream: IO[bytes]) -
     """Write facts as GraphML: node attributes `name` and `semantic_types` (`;` between), edge attribute `relation`.
 
     Edges are numbered, since GraphML wants a distinct id for each. A character that XML 1.0 cannot hold (a control
-    character in a name, say) becomes U+FFFD. The whole graph is held in memory, several kilobytes a fact.
+    character in a name, say) becomes U+FFFD. The whole graph is held in memory, two to three kilobytes a fact.
 
     Args:
         view: The facts.

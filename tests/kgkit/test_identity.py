@@ -53,7 +53,9 @@ def test_no_class_holds_two_cuis_and_every_class_is_connected(pairs: list[tuple[
         assert len(cuis) <= 1
         assert stands_for == (min(cuis) if cuis else min(group))
         assert nx.is_connected(linked.subgraph(group))
-    shuffled = [random.Random(seed).choice([pair, pair[::-1]]) for pair in random.Random(seed).sample(pairs, len(pairs))]
+    shuffled = [
+        random.Random(seed).choice([pair, pair[::-1]]) for pair in random.Random(seed).sample(pairs, len(pairs))
+    ]
     assert classes(shuffled) == found
 
 

@@ -56,7 +56,11 @@ def outcome(folder: Path) -> tuple[SourceTables, IngestLog] | str:
 
 TABLES = sorted(tiny_rrf().tables)
 CUTS = st.tuples(st.sampled_from(TABLES), st.floats(0, 1))
-HOSTILE = st.sampled_from([b"|", b"\n", b'"', b"\r\n", b"\xff", b"\xe2\x80\xa8", b"\x00", b"C0000000|", b"'", b"||||", b"\\"])
+KINDS = [("CHD", "isa"), ("PAR", "inverse_isa"), ("SIB", ""), ("RO", "part_of"), ("RO", "has_part"), ("RB", ""),
+         ("SY", ""), ("RO", "adjacent_to"), ("", ""), ("RO", "a_excludes_b")]  # fmt: skip
+HOSTILE = st.sampled_from(
+    [b"|", b"\n", b'"', b"\r\n", b"\xff", b"\xe2\x80\xa8", b"\x00", b"C0000000|", b"'", b"||||", b"\\"]
+)
 
 
 @settings(max_examples=60)
@@ -118,8 +122,7 @@ def test_any_mixture_of_duplicate_cyclic_and_dangling_relations_gives_a_right_gr
         rrf.atom(cui, f"name {cui}", draw.choice(["TST", "ABC", "SRC"]), values={"SUPPRESS": draw.choice("NNNO")})
     rrf.atom(cuis[0], "kept")
     for _ in range(draw.randrange(60)):
-        rel, rela = draw.choice([("CHD", "isa"), ("PAR", "inverse_isa"), ("SIB", ""), ("RO", "part_of"), ("RO", "has_part"),
-                                 ("RB", ""), ("SY", ""), ("RO", "adjacent_to"), ("", ""), ("RO", "a_excludes_b")])  # fmt: skip
+        rel, rela = draw.choice(KINDS)
         rrf.relation(draw.choice(cuis), rel, draw.choice(cuis), rela, {"SAB": draw.choice(["TST", "ABC", "XYZ"])})
     with tempfile.TemporaryDirectory() as name:
         found = outcome(rrf.write(Path(name)))

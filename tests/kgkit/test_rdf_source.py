@@ -103,7 +103,11 @@ def test_every_format_and_packing_says_the_same(tmp_path: Path) -> None:
     turtle = SKOS_FILE.split("ex:lung skos:note")[0]
     quads = [ox.Triple(q.subject, q.predicate, q.object) for q in ox.parse(turtle, format=ox.RdfFormat.TURTLE)]
     expected = sorted(lines(read_rdf(write(tmp_path, turtle, "a.ttl"), IngestLog(), "a")))
-    for ending, kind in ((".nt", ox.RdfFormat.N_TRIPLES), (".rdf", ox.RdfFormat.RDF_XML), (".jsonld", ox.RdfFormat.JSON_LD)):
+    for ending, kind in (
+        (".nt", ox.RdfFormat.N_TRIPLES),
+        (".rdf", ox.RdfFormat.RDF_XML),
+        (".jsonld", ox.RdfFormat.JSON_LD),
+    ):
         data = ox.serialize(quads, format=kind) or b""
         (tmp_path / f"a{ending}").write_bytes(data)
         (tmp_path / f"a{ending}.gz").write_bytes(gzip.compress(data))

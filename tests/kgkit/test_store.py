@@ -311,8 +311,11 @@ def test_kill_9_at_random_moments(tmp_path: Path, thorax_kg_dir: Path, what: str
     ingest_umls(small, start, release="1")
     if what != "ingest":
         ingest_umls(THORAX, start)
-    commands = {"ingest": ["ingest", "umls", str(THORAX), "--out"], "second ingest": ["ingest", "umls", str(small), "--out"],
-                "removal": ["remove", "--source", "umls@unversioned"]}  # fmt: skip
+    commands = {
+        "ingest": ["ingest", "umls", str(THORAX), "--out"],
+        "second ingest": ["ingest", "umls", str(small), "--out"],
+        "removal": ["remove", "--source", "umls@unversioned"],
+    }
     call = [sys.executable, "-c", "import cli; cli.kgkit_main()", *commands[what]]
     shutil.copytree(start, end)
     began = time.monotonic()

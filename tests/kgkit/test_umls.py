@@ -84,7 +84,9 @@ def test_rows_that_are_not_used_are_counted_under_a_reason(tmp_path: Path) -> No
     rrf.relation(FALL, "CHD", VIADUCT, "isa").relation(VIADUCT, "PAR", FALL, "inverse_isa")
     rrf.relation(FALL, "SIB", VIADUCT).relation(FALL, "AQ", VIADUCT).relation(FALL, "RO", FALL, "part_of")
     rrf.relation(FALL, "CHD", "C7777777", "isa").relation("C7777777", "CHD", FALL, "isa")
-    rrf.relation(FALL, "SY", VIADUCT).relation(FALL, "XX", VIADUCT).relation(FALL, "CHD", EFFUSION, "isa", {"SUPPRESS": "Y"})
+    rrf.relation(FALL, "SY", VIADUCT).relation(FALL, "XX", VIADUCT).relation(
+        FALL, "CHD", EFFUSION, "isa", {"SUPPRESS": "Y"}
+    )
     rrf.relation(FALL, "CHD", EFFUSION, "isa", {"SAB": "NONE"})
     tables, log = read(rrf, tmp_path)
     assert log.skipped == {

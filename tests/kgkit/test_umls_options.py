@@ -178,9 +178,12 @@ def test_definitions_in_a_language_that_is_not_wanted_are_left_out(tmp_path: Pat
     assert sorted(both.select("definition", "language").rows()) == [("A lung.", "en"), ("Eine Lunge.", "de")]
 
 
+RELAS = st.sampled_from(["isa", "inverse_isa", "part_of", "has_part", "adjacent_to", "x_excludes_y"])
+NUMBERS = st.integers(1, 9)
+
+
 @settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from(["isa", "inverse_isa", "part_of", "has_part", "adjacent_to", "x_excludes_y"]),
-                          st.sampled_from(["TST", "ABC"])), max_size=40))  # fmt: skip
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, RELAS, st.sampled_from(["TST", "ABC"])), max_size=40))
 def test_edges_are_the_facts_of_a_slow_reader(rows: list[tuple[int, int, str, str]]) -> None:
     import tempfile
 

@@ -23,7 +23,7 @@ from kgkit.encoder.text_tower import TextTower
 from kgkit.errors import InputError
 from kgkit.graph.store import KnowledgeGraph, ingest
 from kgkit.sources.base import IngestLog
-from kgkit.sources.umls import read_umls
+from kgkit.sources.umls import UmlsOptions, read_umls
 
 Recipe = Callable[..., EncoderRecipe]
 ROW = {name: row for row, (name, *_) in enumerate(concept_rows())}  # CUIs rise in the order of the table
@@ -137,7 +137,11 @@ def test_a_concept_named_in_another_language_alone_keeps_that_name(tmp_path: Pat
     rrf.atom("C9000002", "lung").atom("C9000002", "lungs", tty="SY", values={"TS": "S"})
     rrf.atom("C9000002", "pulmón", values={"LAT": "SPA"}).relation("C9000001", "RO", "C9000002", "part_of")
     log = IngestLog()
-    ingest(tmp_path / "kg", read_umls(rrf.write(tmp_path / "META"), log, "tiny", ("ENG", "SPA")), log)
+    ingest(
+        tmp_path / "kg",
+        read_umls(rrf.write(tmp_path / "META"), log, "tiny", UmlsOptions(languages=("ENG", "SPA"))),
+        log,
+    )
     corpus = corpus_of(tmp_path / "kg", names=0.0, triples=0.0)
     assert corpus.names == (("tórax",), ("lung", "lungs"))
     assert corpus.view.triples.tolist() == [[1, 0, 0]]
