@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from types import MappingProxyType
+from urllib.parse import quote, unquote
 
 from kgkit.errors import InputError
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._+-]")
 _OBO_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
+SAFE_IN_IRI = "/:@!$&'()*+,;=-._~"
+"""Characters of an id that stay as they are in its IRI, beside letters and digits."""
 BASE = "https://w3id.org/kgkit/"
 GRAPH = BASE + "graph/"
 RELATION = BASE + "rela/"
@@ -132,6 +135,25 @@ def compress(iri: str) -> str:
             return f"{prefix}:{iri[len(space) :]}"
     found = _OBO_IRI.fullmatch(iri)
     return f"{found[1]}:{found[2]}" if found and found[1] not in PREFIXES else iri
+
+
+def iri_of(curie: str) -> str:
+    """IRI of an id as it stands in the RDF: characters that no IRI may hold are percent-encoded.
+
+    >>> iri_of("bioportal:ICD10/a b%")
+    'http://purl.bioontology.org/ontology/ICD10/a%20b%25'
+
+    Raises:
+        InputError: if it is no id.
+    """
+    prefix, _, local = curie.partition(":")
+    return expand(curie if local.startswith("//") else f"{prefix}:{quote(local, safe=SAFE_IN_IRI)}")
+
+
+def curie_of(iri: str) -> str:
+    """Id of an IRI of the RDF: the inverse of `iri_of`."""
+    curie = compress(iri)
+    return iri if curie == iri else unquote(curie)
 
 
 def code_curie(sab: str, code: str) -> str:

@@ -11,16 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
 
 from kgkit import namespaces as ns
-from kgkit.graph.quads import read_quads
+from kgkit.graph.quads import read_line_batches
 from kgkit.sources.base import MATCH_PREDICATES, NamedGraph, SourceTables, encode_tables
 
-_BLOCK = 1 << 26
 _QUAD = r'^<([^>]*)> <([^>]*)> (?:<([^>]*)>|"(.*)"(?:@([A-Za-z0-9-]+)|\^\^<[^>]*>)?) <([^>]*)> \.$'
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _ESCAPED = {"t": "\t", "b": "\b", "n": "\n", "r": "\r", "f": "\f"}
@@ -56,31 +55,18 @@ def tables_from_quads(path: Path, source: dict[str, Any]) -> SourceTables:
         source: The source's entry in the graph's manifest.
     """
     parts: dict[str, list[pl.DataFrame]] = defaultdict(list)
-    with read_quads(path) as stream:
-        for quads in _quad_frames(stream):
-            for table, rows in _sorted_into_tables(quads):
-                if len(rows):
-                    parts[table].append(rows)
+    for lines in read_line_batches(path):
+        for table, rows in _sorted_into_tables(_quads(lines)):
+            if len(rows):
+                parts[table].append(rows)
     written = {table: pl.concat(frames) for table, frames in parts.items()}
     _join_parts(written)
     graphs = tuple(NamedGraph(**graph) for graph in source["graphs"])
     return encode_tables(source["name"], source["release"], graphs, written)
 
 
-def _quad_frames(stream: BinaryIO) -> Iterator[pl.DataFrame]:
+def _quads(lines: pl.Series) -> pl.DataFrame:
     """Columns s, p, o (IRI), text (literal), language, graph (local name), of statements in source graphs."""
-    rest = b""
-    while block := stream.read(_BLOCK):
-        head, newline, tail = (rest + block).rpartition(b"\n")
-        rest = tail
-        if newline:
-            yield _quads(head)
-    if rest:
-        yield _quads(rest)
-
-
-def _quads(data: bytes) -> pl.DataFrame:
-    lines = pl.Series("line", data.decode().split("\n"), dtype=pl.String)
     fields = lines.str.extract_groups(_QUAD).struct.rename_fields(["s", "p", "o", "text", "language", "graph"])
     ours = pl.col("graph").str.starts_with(ns.GRAPH) & ~pl.col("graph").is_in([ns.RELATION_GRAPH, ns.LABEL_GRAPH])
     quads = fields.struct.unnest().filter(ours).with_columns(pl.col("graph").str.slice(len(ns.GRAPH)))
@@ -102,7 +88,7 @@ def _unescaped(text: str) -> str:
 
 def _sorted_into_tables(quads: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     iris = pl.concat([quads["s"], quads["o"].rename("s")]).drop_nulls().unique()
-    known = pl.Series("curie", [_curie(iri) for iri in iris], dtype=pl.String)
+    known = pl.Series("curie", [ns.curie_of(iri) for iri in iris], dtype=pl.String)
     curies = [pl.col(column).replace_strict(iris, known, return_dtype=pl.String) for column in ("s", "o")]
     quads = quads.with_columns(curies)
     p, language = pl.col("p"), pl.col("language").fill_null("en")
@@ -147,7 +133,7 @@ def _edges(quads: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         pl.col("o").is_not_null() & ~p.is_in(list(_NO_EDGE)) & ~p.str.starts_with(ns.RELATION)
         & ~p.str.starts_with(ns.BASE) & ~p.str.starts_with(ns.RDF_TYPE.rpartition("#")[0])
     )  # fmt: skip
-    yield "foreign", _edge_rows(foreign, p.map_elements(_curie, pl.String))
+    yield "foreign", _edge_rows(foreign, p.map_elements(ns.curie_of, pl.String))
 
 
 def _edge_rows(quads: pl.DataFrame, relation: pl.Expr) -> pl.DataFrame:
@@ -200,8 +186,3 @@ def _join_names(written: dict[str, pl.DataFrame]) -> None:
             rank=pl.when(pl.col("rank") == _BEST).then(pl.col("stated").fill_null(0)).otherwise(pl.lit(-1))
         )
     written["names"] = names.select(*keys, "name", "rank", "is_abbreviation")
-
-
-def _curie(iri: str) -> str:
-    curie = ns.compress(iri)
-    return unquote(curie) if curie != iri else iri

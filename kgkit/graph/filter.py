@@ -88,6 +88,8 @@ def without_graphs(tables: SourceTables, removed: list[NamedGraph]) -> SourceTab
         return tables
     kept = [place for place, named in enumerate(tables.graphs) if named not in removed]
     frames = {table: getattr(tables, table).filter(pl.col("graph").is_in(kept)) for table in TABLES}
+    if frames["names"].is_empty() and len(tables.names):
+        return SourceTables(tables.name, tables.release, ())
     lost = np.zeros(len(tables.ids), dtype=np.bool_)
     lost[tables.names["concept"].to_numpy()] = True
     lost[frames["names"]["concept"].to_numpy()] = False

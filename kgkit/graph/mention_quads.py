@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from kgkit import namespaces as ns
 from kgkit.sources.base import SourceTables
@@ -23,7 +23,6 @@ from kgkit.types import (
 REPORT = ns.BASE + "Report"
 MENTION = ns.BASE + "Mention"
 _FRAGMENT = "#mention"
-_SAFE_IN_IRI = "/:@!$&'()*+,;=-._~"
 
 
 def mention_lines(tables: SourceTables) -> Iterator[str]:
@@ -79,7 +78,7 @@ def _mention(mention: Mention, report: str) -> Iterator[tuple[str, str]]:
     if mention.section:
         yield ns.BASE + "section", literal(mention.section)
     if mention.concept is not None:
-        yield ns.BASE + "denotes", f"<{_concept_iri(mention.concept)}>"
+        yield ns.BASE + "denotes", f"<{ns.iri_of(mention.concept)}>"
     if mention.link_score is not None:
         yield ns.BASE + "linkScore", f'"{mention.link_score!r}"^^<{ns.XSD}double>'
     if mention.change is not None:
@@ -108,23 +107,12 @@ def _mention_from(facts: Mapping[str, list[str]]) -> Mention:
         temporality=Temporality(words["temporality"]),
         experiencer=Experiencer(words["experiencer"]),
         section=stated.get("section", ""),
-        concept=_concept(stated["denotes"]) if "denotes" in stated else None,
+        concept=ns.curie_of(stated["denotes"]) if "denotes" in stated else None,
         link_score=None if score is None else float(score),
         relations=tuple(sorted(relations)),
         change=None if change is None else Change(change),
         is_measurement="isMeasurement" in stated,
     )
-
-
-def _concept_iri(curie: str) -> str:
-    """IRI of a concept as its own statements write it (kgkit.graph.quads.iri_terms)."""
-    prefix, _, local = curie.partition(":")
-    return curie if local.startswith("//") else ns.expand(f"{prefix}:{quote(local, safe=_SAFE_IN_IRI)}")
-
-
-def _concept(iri: str) -> str:
-    curie = ns.compress(iri)
-    return iri if curie == iri else unquote(curie)
 
 
 def literal(text: str) -> str:

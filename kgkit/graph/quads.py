@@ -22,6 +22,7 @@ _DIGEST_MODULUS = 1 << 256
 _NOT_IN_IRI = r'[^\x21-\x7e]|[<>"{}|^`\\%#?\[\]]'
 _BATCH = 250_000
 """Rows turned into text at a time: some 40 MB."""
+_BLOCK = 1 << 26
 
 
 def source_lines(tables: SourceTables) -> Iterator[pl.Series]:
@@ -33,14 +34,39 @@ def source_lines(tables: SourceTables) -> Iterator[pl.Series]:
         yield pl.Series("line", lines, dtype=pl.String)
 
 
+class QuadsDigest:
+    """Order-independent digest of distinct lines: the sum modulo 2^256 of the SHA-256 of each.
+
+    Attributes:
+        count: Lines seen.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total = 0
+
+    def add(self, data: bytes) -> None:
+        """Take some lines, joined by line ends."""
+        sha256 = hashlib.sha256
+        hashes = b"".join([sha256(line).digest() for line in data.split(b"\n")])
+        # Summed as eight 32-bit limbs: Python's own big numbers would take as long as the hashing.
+        limbs = np.frombuffer(hashes, dtype=">u4").reshape(-1, 8)
+        self.count += len(limbs)
+        sums = limbs.sum(axis=0, dtype=np.uint64)
+        self._total += sum(int(limb) << (32 * (7 - place)) for place, limb in enumerate(sums))
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits."""
+        return f"{self._total % _DIGEST_MODULUS:064x}"
+
+
 def write_quads(batches: Iterable[pl.Series], path: Path) -> tuple[int, str]:
     """Write lines as zstd-compressed N-Quads.
 
     Returns:
-        Number of lines, and the order-independent digest: the sum modulo 2^256 of the SHA-256 of each line, in hex.
+        Number of lines, and their digest (QuadsDigest).
     """
-    count, total = 0, 0
-    sha256 = hashlib.sha256
+    digest = QuadsDigest()
     with zstandard.open(path, "wb") as stream, progress("quads", None, "statements") as reporter:
         for batch in batches:
             if batch.is_empty():
@@ -48,18 +74,26 @@ def write_quads(batches: Iterable[pl.Series], path: Path) -> tuple[int, str]:
             data = str(batch.str.join("\n").item()).encode()
             stream.write(data)
             stream.write(b"\n")
-            hashes = b"".join([sha256(line).digest() for line in data.split(b"\n")])
-            count += len(batch)
+            digest.add(data)
             reporter.advance(len(batch))
-            # Summed as eight 32-bit limbs: Python's own big numbers would take as long as the hashing.
-            limbs = np.frombuffer(hashes, dtype=">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
-            total += sum(int(limb) << (32 * (7 - place)) for place, limb in enumerate(limbs))
-    return count, f"{total % _DIGEST_MODULUS:064x}"
+    return digest.count, digest.hexdigest()
 
 
 def read_quads(path: Path) -> io.BufferedReader:
     """The N-Quads text of a quads file, decompressed as it is read."""
     return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True), 1 << 20)
+
+
+def read_line_batches(path: Path) -> Iterator[pl.Series]:
+    """The lines of a quads file, some 64 MB at a time."""
+    rest = b""
+    with read_quads(path) as stream:
+        while block := stream.read(_BLOCK):
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                yield pl.Series("line", whole.decode().split("\n"), dtype=pl.String)
+    if rest:
+        yield pl.Series("line", rest.decode().split("\n"), dtype=pl.String)
 
 
 def preferred_label_lines(preferred: pl.DataFrame) -> Iterator[pl.Series]:
@@ -162,7 +196,7 @@ def relation_term(relation: str) -> str:
 
 
 def _quoted(local: str) -> str:
-    return quote(local, safe="/:@!$&'()*+,;=-._~")
+    return quote(local, safe=ns.SAFE_IN_IRI)
 
 
 def _literal(column: str) -> pl.Expr:

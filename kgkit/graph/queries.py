@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 import pyoxigraph as ox
 
+from kgkit import namespaces as ns
 from kgkit.errors import InputError, KgkitError, choices
 from kgkit.graph.query_worker import REFUSED, AnswerFormat, QueryJob, answer, write_answer
-from kgkit.graph.resolve import iri_of
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.resources import resource
 
@@ -120,7 +120,7 @@ def set_parameters(sparql: str, settings: Sequence[str]) -> str:
 def _term(value: str) -> str:
     """A parameter's value as SPARQL writes it; whatever it holds, it is one term."""
     try:
-        return str(ox.NamedNode(iri_of(value.removeprefix("<").removesuffix(">"))[1:-1]))
+        return str(ox.NamedNode(ns.iri_of(value.removeprefix("<").removesuffix(">"))))
     except (InputError, ValueError):
         return str(ox.Literal(value))
 
@@ -158,7 +158,7 @@ def write_query(
     if not limit_s:
         write_answer(answer(store, sparql), form, output)
         return
-    job = QueryJob(str(graph.folder.resolve() / f"store.{graph.digest[:16]}"), sparql, form, limit_s)
+    job = QueryJob(str(graph.store_folder.resolve()), sparql, form, limit_s)
     _write_in_child(job, output)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import unquote
 
 import polars as pl
 
 from kgkit import namespaces as ns
 from kgkit.errors import UnknownConceptError
-from kgkit.graph.quads import iri_terms
 from kgkit.graph.query_worker import solutions
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.resources import resource
@@ -70,7 +68,7 @@ def resolve(graph: KnowledgeGraph, given: str) -> Resolved:
         raise UnknownConceptError(f"{graph.folder}: {given!r} is no id; {_hint(graph, given)}")
     steps, ends = _follow(graph, given)
     if not steps:
-        ends = sorted(set(_objects(graph, f"?found kgkit:sourceCode {iri_of(given)}")))
+        ends = sorted(set(_objects(graph, f"?found kgkit:sourceCode <{ns.iri_of(given)}>")))
         if not ends:
             raise UnknownConceptError(f"{graph.folder}: no concept {given!r} in this graph; {_hint(graph, given)}")
         steps = [f"{given} is a code of {', '.join(ends)}"]
@@ -98,22 +96,6 @@ def classes_of(graph: KnowledgeGraph, ids: Collection[str]) -> dict[str, Known]:
     return {given: known.get(given, Known(given)) for given in ids}
 
 
-def iri_of(curie: str) -> str:
-    """`<IRI>` of an id as it stands in the RDF: characters that no IRI may hold are percent-encoded.
-
-    Raises:
-        InputError: if it is no id.
-    """
-    ns.expand(curie)  # says what is wrong with it
-    return str(pl.select(iri_terms(pl.lit(curie))).item())
-
-
-def curie_of(iri: str) -> str:
-    """The id of an IRI of the RDF; inverse of `iri_of`."""
-    curie = ns.compress(iri)
-    return unquote(curie) if curie != iri else iri
-
-
 @cache
 def semantic_type_names() -> dict[str, tuple[str, str]]:
     """TUI -> its name, and the name of its semantic group (`ontologies/semantic_groups.txt`)."""
@@ -128,11 +110,11 @@ def _follow(graph: KnowledgeGraph, given: str) -> tuple[list[str], list[str]]:
     waiting, seen = [given], {given}
     while waiting:
         retired = waiting.pop(0)
-        reasons = sorted(_objects(graph, f"{iri_of(retired)} kgkit:retiredReason ?found"))
+        reasons = sorted(_objects(graph, f"<{ns.iri_of(retired)}> kgkit:retiredReason ?found"))
         if not reasons:
             ends += [retired] if steps else []
             continue
-        targets = sorted(set(_objects(graph, f"{iri_of(retired)} kgkit:replacedBy ?found")))
+        targets = sorted(set(_objects(graph, f"<{ns.iri_of(retired)}> kgkit:replacedBy ?found")))
         successor = f"now {' and '.join(targets)}" if targets else "nothing stands for it"
         steps.append(f"{retired} is retired ({', '.join(reasons)}): {successor}")
         waiting += [target for target in targets if target not in seen]
@@ -143,7 +125,7 @@ def _follow(graph: KnowledgeGraph, given: str) -> tuple[list[str], list[str]]:
 def _objects(graph: KnowledgeGraph, pattern: str) -> Iterator[str]:
     """Values of ?found, as CURIEs or plain text."""
     for row in solutions(graph.store, f"SELECT DISTINCT ?found {{ {pattern} }}"):
-        yield curie_of(row["found"].value)
+        yield ns.curie_of(row["found"].value)
 
 
 def _hint(graph: KnowledgeGraph, given: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kgkit import namespaces as ns
 from kgkit.graph.query_worker import solutions
-from kgkit.graph.resolve import Known, classes_of, curie_of, iri_of, resolve, semantic_type_names
+from kgkit.graph.resolve import Known, classes_of, resolve, semantic_type_names
 from kgkit.graph.store import KnowledgeGraph
 
 _MATCHES = ("exact", "close", "broad", "narrow", "related")
@@ -168,7 +168,7 @@ class _Statements:
     def __init__(self, graph: KnowledgeGraph, members: list[str]) -> None:
         self._graph = graph
         self._members = set(members)
-        self._values = "VALUES ?member { " + " ".join(iri_of(member) for member in members) + " }"
+        self._values = "VALUES ?member { " + " ".join(f"<{ns.iri_of(member)}>" for member in members) + " }"
         literals = "GRAPH ?graph { ?member ?predicate ?value } FILTER(isLiteral(?value))"
         self.said = [(row["predicate"].value, row["value"], _graph(row)) for row in self._rows(literals)]
         """Literals: (predicate, value, named graph)."""
@@ -201,9 +201,9 @@ class _Statements:
         pattern = " UNION ".join(f"{{ {kind} {way} }}" for kind in (declared, foreign) for way in (_OUT, _IN))
         facts: dict[tuple[str, bool, str], set[str]] = defaultdict(set)
         for row in self._rows(pattern):
-            relation = curie_of(row["predicate"].value)
+            relation = ns.curie_of(row["predicate"].value)
             name = _ISA.get(relation, relation.removeprefix("rela:"))
-            facts[name, row["out"].value == "true", curie_of(row["other"].value)].add(_graph(row))
+            facts[name, row["out"].value == "true", ns.curie_of(row["other"].value)].add(_graph(row))
         known = classes_of(self._graph, {other for _, _, other in facts})
         merged: dict[tuple[str, bool, Known], set[str]] = defaultdict(set)
         for (name, out, other), graphs in facts.items():
@@ -219,7 +219,7 @@ class _Statements:
         found: set[tuple[str, str, str]] = set()
         for row in self._rows(pattern):
             kind = row["predicate"].value.removeprefix(ns.SKOS).removesuffix("Match")
-            other = curie_of(row["other"].value)
+            other = ns.curie_of(row["other"].value)
             if other not in self._members:
                 found.add((kind if row["out"].value == "true" else converse.get(kind, kind), other, _graph(row)))
         known = classes_of(self._graph, {other for _, other, _ in found})

@@ -26,6 +26,7 @@ from kgkit import namespaces as ns
 from kgkit.errors import InputError, choices
 from kgkit.files import read_manifest, sha256_file, write_manifest
 from kgkit.graph.quads import preferred_label_lines, read_quads, source_lines, write_quads
+from kgkit.graph.query_worker import Answer, answer
 from kgkit.graph.tables import load_tables, save_tables
 from kgkit.progress import ProgressReporter, progress
 from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
@@ -193,11 +194,15 @@ class KnowledgeGraph:
     def store(self) -> ox.Store:
         """The Oxigraph store, read-only."""
         if self._store is None:
-            path = self.folder / f"store.{self.digest[:_SHORT]}"
-            if not path.is_dir():
-                raise InputError("the store is missing; ingest any source again to rebuild it", path)
-            self._store = ox.Store.read_only(str(path))
+            if not self.store_folder.is_dir():
+                raise InputError("the store is missing; ingest any source again to rebuild it", self.store_folder)
+            self._store = ox.Store.read_only(str(self.store_folder))
         return self._store
+
+    @property
+    def store_folder(self) -> Path:
+        """Folder of the Oxigraph store of this very graph."""
+        return self.folder / f"store.{self.digest[:_SHORT]}"
 
     @property
     def views(self) -> Path:
@@ -228,16 +233,13 @@ class KnowledgeGraph:
         for key, source in sorted(self.manifest["sources"].items()):
             yield key, _source_tables(self.folder, key, source)
 
-    def query(self, sparql: str) -> ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples:
+    def query(self, sparql: str) -> Answer:
         """Answer a SPARQL 1.1 query over all named graphs as one; the known prefixes need no declaration.
 
         Raises:
             InputError: if the query is not valid SPARQL.
         """
-        try:
-            return self.store.query(sparql, use_default_graph_as_union=True, prefixes=dict(ns.PREFIXES))
-        except SyntaxError as error:
-            raise InputError(f"not a valid SPARQL query: {' '.join(str(error).split())}") from error
+        return answer(self.store, sparql)
 
     def counts(self) -> dict[str, int]:
         """Statements, named graphs, concepts, names, triples of the learning view."""
@@ -386,29 +388,3 @@ def _pending(folder: Path, key: str, digest: str) -> Path:
 
 def _final(folder: Path, key: str) -> Path:
     return folder / "quads" / f"{key}.nq.zst"
-
-
-def results_table(result: ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples) -> Iterator[list[str]]:
-    """Rows of an answer as strings, the variables' names first: CURIEs for IRIs, plain text for literals."""
-    if isinstance(result, ox.QuerySolutions):
-        yield [variable.value for variable in result.variables]
-        for row in result:
-            yield [_shown(row[variable]) for variable in result.variables]
-    elif isinstance(result, ox.QueryTriples):
-        for triple in result:
-            yield [_shown(triple.subject), _shown(triple.predicate), _shown(triple.object)]
-    else:
-        yield [str(bool(result)).lower()]
-
-
-def results_json(result: ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples) -> str:
-    """An answer in the W3C's SPARQL 1.1 Query Results JSON Format; N-Triples for CONSTRUCT and DESCRIBE."""
-    if isinstance(result, ox.QueryTriples):
-        return (result.serialize(format=ox.RdfFormat.N_TRIPLES) or b"").decode()
-    return (result.serialize(format=ox.QueryResultsFormat.JSON) or b"").decode()
-
-
-def _shown(term: Any) -> str:
-    if term is None:
-        return ""
-    return ns.compress(term.value) if isinstance(term, ox.NamedNode) else str(term.value)

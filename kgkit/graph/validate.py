@@ -17,9 +17,9 @@ import pyshacl
 from rdflib import Graph
 from rdflib.namespace import RDF, SH
 
+from kgkit import namespaces as ns
 from kgkit.graph import laws
 from kgkit.graph.query_worker import answer, solutions
-from kgkit.graph.resolve import curie_of
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.progress import progress
 from kgkit.resources import resource
@@ -169,8 +169,8 @@ def _shapes(graph: KnowledgeGraph, sample: int) -> tuple[Finding, dict[str, tupl
     for result in report.subjects(RDF.type, SH.ValidationResult):
         node, path, value = (report.value(result, part) for part in (SH.focusNode, SH.resultPath, SH.value))
         message = report.value(result, SH.resultMessage)
-        about = f"{curie_of(str(node))} {curie_of(str(path)) if path else ''}".strip()
-        breaches.append(f"{about}: {message}" + (f"; found {curie_of(str(value))!r}" if value is not None else ""))
+        about = f"{ns.curie_of(str(node))} {ns.curie_of(str(path)) if path else ''}".strip()
+        breaches.append(f"{about}: {message}" + (f"; found {ns.curie_of(str(value))!r}" if value is not None else ""))
     return _finding("nodes have the shapes of ontologies/shapes.ttl", sorted(breaches)), covered
 
 

@@ -129,7 +129,7 @@ def encode_tables(
     for table, frame in written.items():
         columns = TABLES[table]
         codes = [
-            position_of(pl.col(column), values).cast(columns[column])
+            position_of(pl.col(column).cast(pl.String), values).cast(columns[column])
             for column in frame.columns
             for values in [ids if column in ID_COLUMNS else {"graph": graph_names, "relation": relations}.get(column)]
             if values is not None

@@ -26,7 +26,7 @@ from kgkit.errors import InputError, KgkitError
 from kgkit.graph.queries import named_queries, query_text, run_query, set_parameters, write_query
 from kgkit.graph.query_worker import AnswerFormat, QueryJob, results_table, solutions
 from kgkit.graph.rdflib_api import rdflib_dataset
-from kgkit.graph.resolve import iri_of
+from kgkit.namespaces import iri_of
 from kgkit.graph.store import KnowledgeGraph
 
 ENDLESS = "SELECT (COUNT(*) AS ?n) { ?a ?b ?c . ?d ?e ?f . ?g ?h ?i . ?j ?k ?l }"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -27,7 +26,7 @@ from kgkit import namespaces as ns
 from kgkit.errors import InputError
 from kgkit.files import write_manifest
 from kgkit.graph.quads import read_quads
-from kgkit.graph.store import KnowledgeGraph, ingest, remove, results_json, results_table
+from kgkit.graph.store import KnowledgeGraph, ingest, remove
 from kgkit.sources.base import IngestLog, SourceTables
 
 VIEWS = ("concepts", "names", "relations", "triples", "retired")
@@ -334,40 +333,3 @@ def test_kill_9_at_random_moments(tmp_path: Path, thorax_kg_dir: Path, what: str
         assert done.returncode == 0 or (what == "removal" and "no source 'umls@unversioned'" in done.stderr)
         assert content(kg) == new
     assert killed >= 4
-
-
-def test_a_query_runs_on_all_graphs_as_one_with_the_known_prefixes(tiny_kg_dir: Path) -> None:
-    graph = KnowledgeGraph(tiny_kg_dir)
-    table = list(results_table(graph.query("SELECT ?b ?name { ?b rela:isa umls:C0013687 ; skos:prefLabel ?name }")))
-    assert table == [["b", "name"], ["umls:C0032227", "Pleural Effusion"]]
-    assert list(results_table(graph.query("ASK { umls:C0417093 rela:isa umls:C0000921 }"))) == [["true"]]
-    assert list(results_table(graph.query("ASK { umls:C0000921 rela:isa umls:C0417093 }"))) == [["false"]]
-    triples = graph.query("CONSTRUCT { ?s rdfs:subClassOf ?o } WHERE { ?s rela:isa ?o }")
-    assert len(list(results_table(triples))) == 2
-
-
-def test_answers_are_the_json_of_sparql(tiny_kg_dir: Path) -> None:
-    graph = KnowledgeGraph(tiny_kg_dir)
-    query = (
-        "SELECT ?c ?name ?none { ?c skos:prefLabel ?name . FILTER(?c = umls:C9000001) OPTIONAL { ?c rela:no ?none } }"
-    )
-    assert json.loads(results_json(graph.query(query))) == {
-        "head": {"vars": ["c", "name", "none"]},
-        "results": {"bindings": [{
-            "c": {"type": "uri", "value": ns.expand("umls:C9000001")},
-            "name": {"type": "literal", "value": 'A "minted" one \\ with a back slash', "xml:lang": "en"},
-        }]},
-    }  # fmt: skip
-    assert json.loads(results_json(graph.query("ASK {}"))) == {"head": {}, "boolean": True}
-    lines = results_json(graph.query("CONSTRUCT { ?s skos:broader ?o } WHERE { ?s rela:isa ?o }")).splitlines()
-    assert len(lines) == 2
-    assert all(line.startswith("<https://uts.nlm.nih.gov/") and line.endswith(" .") for line in lines)
-
-
-@pytest.mark.parametrize(
-    "wrong", ["SELEC ?s {}", "", "SELECT ?s { ?s nope:x ?o }", "INSERT DATA { <a:a> <a:b> <a:c> }"]
-)
-def test_a_bad_query_is_refused(tiny_kg_dir: Path, wrong: str) -> None:
-    with pytest.raises(InputError, match=r"^not a valid SPARQL query: ") as error:
-        KnowledgeGraph(tiny_kg_dir).query(wrong)
-    assert "\n" not in str(error.value)
