@@ -119,9 +119,11 @@ def expand(curie: str) -> str:
         return PREFIXES[prefix] + local
     if local.startswith("//"):
         return curie
-    if colon and _OBO_PREFIX.fullmatch(prefix):
+    known = {name.casefold(): name for name in PREFIXES}.get(prefix.casefold())
+    if colon and local and known is None and _OBO_PREFIX.fullmatch(prefix):
         return f"{OBO}{prefix}_{local}"
-    raise InputError(f"{curie!r} is not an id of a known prefix; known: {', '.join(sorted(PREFIXES))}")
+    hint = f"; did you mean '{known}:{local}'?" if known else ""
+    raise InputError(f"{curie!r} is not an id of a known prefix{hint}; known: {', '.join(sorted(PREFIXES))}")
 
 
 def compress(iri: str) -> str:
@@ -146,8 +148,8 @@ def iri_of(curie: str) -> str:
     Raises:
         InputError: if it is no id.
     """
-    prefix, _, local = curie.partition(":")
-    return expand(curie if local.startswith("//") else f"{prefix}:{quote(local, safe=SAFE_IN_IRI)}")
+    prefix, colon, local = curie.partition(":")
+    return expand(curie if local.startswith("//") else prefix + colon + quote(local, safe=SAFE_IN_IRI))
 
 
 def curie_of(iri: str) -> str:

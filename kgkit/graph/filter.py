@@ -63,11 +63,11 @@ def filtered(graph: KnowledgeGraph, max_licence_level: int) -> Iterator[Filtered
     """
     sources = {key: without_high_levels(tables, max_licence_level) for key, tables in graph.source_tables()}
     levels = {level for source in graph.manifest["sources"].values() for level in _levels(source)}
+    higher = ", ".join(str(level) for level in sorted(levels) if level > max_licence_level)
     sources = {key: part for key, part in sources.items() if part.graphs}
     if not sources:
-        raise InputError(
-            f"no vocabulary has licence level {max_licence_level} or less; levels: {sorted(levels)}", graph.folder
-        )
+        problem = f"no vocabulary has licence level {max_licence_level} or less; they have {higher}"
+        raise InputError(problem, graph.folder)
     scratch = Path(tempfile.mkdtemp(prefix="kgkit-filter-"))
     try:
         labels = build_views(list(sources.values()), scratch / "views")

@@ -101,14 +101,15 @@ def relation_breaches(graph: KnowledgeGraph) -> Iterator[tuple[str, str]]:
         form = names.canonical(name)
         term, canonical = relation_term(name), relation_term(form.name)
         if form.symmetric:
-            query = f"SELECT DISTINCT ?a ?b {{ ?a {term} ?b . ?b {term} ?a FILTER(STR(?a) < STR(?b)) }}"
+            pattern = f"?a {term} ?b . ?b {term} ?a FILTER(STR(?a) < STR(?b))"
             law = SYMMETRIC
         elif form.flipped and f"rela:{form.name}" in declared:
-            query = f"SELECT DISTINCT ?a ?b {{ ?a {term} ?b . ?b {canonical} ?a }}"
+            pattern = f"?a {term} ?b . ?b {canonical} ?a"
             law = INVERSE
         else:
             continue
-        for ends in sparql_breaches(graph, query):
+        # Two vocabularies may say it from two sides; the views then take one.
+        for ends in sparql_breaches(graph, f"SELECT DISTINCT ?a ?b {{ GRAPH ?vocabulary {{ {pattern} }} }}"):
             yield law, f"{ends} {name}" + ("" if form.symmetric else f" and {form.name}")
 
 

@@ -57,8 +57,8 @@ class CanonicalRelation:
 class RelationNames:
     """Chooses the canonical side of each pair of inverse relations.
 
-    The side is, in this order: the first column of `ontologies/inverses.tsv`, so that a relation has one name in all
-    sources; the one that a release asserts more often (`DIR=Y`); X over inverse_X; the alphabetically first.
+    The side is, in this order: the one that sources assert more often (`DIR=Y`); the first column of
+    `ontologies/inverses.tsv`; X over inverse_X; the alphabetically first.
 
     Args:
         documented: relation -> inverse, as MRDOC's `rela_inverse` rows give it; goes before our own table.
@@ -92,10 +92,10 @@ class RelationNames:
         name = min((relation, inverse), key=self._order)
         return CanonicalRelation(name, flipped=name != relation, symmetric=False)
 
-    def _order(self, relation: str) -> tuple[bool, int, bool, str]:
+    def _order(self, relation: str) -> tuple[int, bool, bool, str]:
         return (
-            relation not in self._preferred,
             -self._asserted.get(relation, 0),
+            relation not in self._preferred,
             relation.startswith(_INVERSE_PREFIX),
             relation,
         )
@@ -133,11 +133,6 @@ def canonical_edges(edges: pl.DataFrame, names: RelationNames) -> pl.DataFrame:
 def is_negative(relation: str) -> bool:
     """Does the relation state that something does not hold? Such a fact is never a positive edge."""
     return "_excludes_" in relation or relation.startswith("is_not_")
-
-
-def is_symmetric(relation: str) -> bool:
-    """Is the relation its own inverse, by our table?"""
-    return _bundled_inverses().get(relation) == relation
 
 
 @cache

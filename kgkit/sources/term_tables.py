@@ -97,7 +97,11 @@ def _table_terms(text: str, path: Path, log: IngestLog) -> Iterator[Term]:
     if len(fields) >= 4 and _MESH_ID.fullmatch(fields[0]) and _TREE_NUMBER.match(fields[3] or "A01"):
         return _mesh_terms(lines, path, log)
     delimiter = "\t" if len(fields) > 1 else ","
-    names = [name.strip().lower() for name in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+    try:
+        header = next(csv.reader(lines[:1], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise InputError(f"not a table of terms ({error}); expected {_EXPECTED}", path, 1) from error
+    names = [name.strip().lower() for name in header]
     columns = [_COLUMN_NAMES.get(name, name) for name in names]
     if not {"id", "name"} <= set(columns):
         raise InputError(f"not a table of terms: it begins {lines[0][:60]!r}; expected {_EXPECTED}", path, 1)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from kgkit.sources.base import SourceTables, gathered, merge_tables
-from kgkit.sources.relations import is_negative, is_symmetric
+from kgkit.sources.relations import RelationNames, is_negative
 from kgkit.views.identity import representatives
 from kgkit.views.preferred import preferred_names
 from kgkit.views.triples import IntArray
@@ -157,22 +159,51 @@ def _names(graph: _Graph, preferred: pl.DataFrame) -> pl.DataFrame:
 
 def _triples(graph: _Graph) -> tuple[pl.Series, pl.DataFrame]:
     """Relations in use, and their facts between two different concepts; what a fact excludes is no fact."""
-    edges = graph.edges()
-    negative = [place for place, name in enumerate(graph.tables.relations) if is_negative(name)]
-    edges = edges.filter(
-        pl.col("head") >= 0, pl.col("tail") >= 0, pl.col("head") != pl.col("tail"),
-        ~pl.col("relation").is_in(negative),
-    )  # fmt: skip
-    used = edges["relation"].unique().sort()
+    edges = graph.edges().filter(pl.col("head") >= 0, pl.col("tail") >= 0, pl.col("head") != pl.col("tail"))
+    sides = _sides(graph.tables.relations)
+    head, number, tail = (edges[column].to_numpy() for column in ("head", "relation", "tail"))
+    swap = np.where(sides.symmetric[number], head > tail, sides.flipped[number])
+    head, tail, number = np.where(swap, tail, head), np.where(swap, head, tail), sides.number[number]
+    positive = sides.positive[number]
+    used = np.unique(number[positive])
     # One integer per fact sorts several times faster than three columns; concepts^2 x relations stays below 2^63.
-    count, kinds = len(graph.concepts), max(len(used), 1)
-    relation = np.searchsorted(used.to_numpy(), edges["relation"].to_numpy())
-    head, tail = edges["head"].to_numpy(), edges["tail"].to_numpy()
-    # Sources chose the smaller id as head of a symmetric fact; of joined ids the smaller may be another.
-    symmetric = np.array([is_symmetric(str(name)) for name in graph.tables.relations.gather(used)], dtype=np.bool_)
-    swap = symmetric[relation] & (head > tail) if len(used) else np.empty(0, dtype=np.bool_)
-    head, tail = np.where(swap, tail, head), np.where(swap, head, tail)
-    keys = np.unique((head * kinds + relation) * count + tail)
-    pairs, tails = np.divmod(keys, max(count, 1))
+    count, kinds = max(len(graph.concepts), 1), max(len(used), 1)
+    relation = np.searchsorted(used, number[positive])
+    keys = np.unique((head[positive] * kinds + relation) * count + tail[positive])
+    pairs, tails = np.divmod(keys, count)
     heads, relation = np.divmod(pairs, kinds)
     return graph.tables.relations.gather(used), pl.DataFrame({"head": heads, "relation": relation, "tail": tails})
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """How the facts of each relation stand in the view; all arrays are [number of relations].
+
+    Attributes:
+        number: int64, the relation it becomes.
+        flipped: bool, head and tail change places.
+        symmetric: bool, the smaller id is the head.
+        positive: bool, its facts are facts.
+    """
+
+    number: IntArray
+    flipped: npt.NDArray[np.bool_]
+    symmetric: npt.NDArray[np.bool_]
+    positive: npt.NDArray[np.bool_]
+
+
+def _sides(relations: pl.Series) -> _Sides:
+    """One side for each pair of inverse relations, where two sources chose different ones.
+
+    A source has one side already; of a symmetric relation the smaller id is the head, which joining ids may change.
+    """
+    place = {name: number for number, name in enumerate(relations)}
+    names = RelationNames({}, {})
+    forms = [names.canonical(name) for name in relations]
+    turned = [form.name if form.name in place else name for name, form in zip(relations, forms, strict=True)]
+    return _Sides(
+        np.array([place[name] for name in turned], dtype=np.int64),
+        np.array([form.flipped and form.name in place for form in forms], dtype=np.bool_),
+        np.array([form.symmetric for form in forms], dtype=np.bool_),
+        np.array([not is_negative(name) for name in relations], dtype=np.bool_),
+    )

@@ -33,12 +33,30 @@ def test_an_iri_of_no_namespace_stays() -> None:
     assert ns.compress("https://example.org/x") == "https://example.org/x"
 
 
-@pytest.mark.parametrize("wrong", ["UMLS:C0032227", "C0032227", "", ":x", "https://example.org/x"])
-def test_an_unknown_prefix_is_refused_with_the_known_ones(wrong: str) -> None:
-    with pytest.raises(InputError) as error:
-        ns.expand(wrong)
-    assert str(error.value).startswith(f"{wrong!r} is not an id of a known prefix; known: CHEBI, CL, ")
-    assert all(prefix in str(error.value) for prefix in ns.PREFIXES)
+@pytest.mark.parametrize("wrong", ["UMLS:C0032227", "hp:0002202", "C0032227", "", ":x", "a b:c", "x:"])
+def test_what_is_no_id_is_refused_with_the_known_prefixes(wrong: str) -> None:
+    for function in (ns.expand, ns.iri_of):
+        with pytest.raises(InputError) as error:
+            function(wrong)
+        assert str(error.value).startswith(f"{wrong!r} is not an id of a known prefix; ")
+        assert all(prefix in str(error.value) for prefix in ns.PREFIXES)
+        assert ("did you mean 'umls:C0032227'?" in str(error.value)) == (wrong == "UMLS:C0032227")
+
+
+def test_other_obo_prefixes_and_whole_iris_are_ids_too() -> None:
+    assert ns.expand("DOID:4") == "http://purl.obolibrary.org/obo/DOID_4"
+    assert ns.compress("http://purl.obolibrary.org/obo/DOID_4") == "DOID:4"
+    assert ns.expand("https://example.org/x") == "https://example.org/x"
+
+
+@given(st.sampled_from(sorted(ns.PREFIXES)), st.text(min_size=1, max_size=12))
+def test_any_local_part_survives_its_iri(prefix: str, local: str) -> None:
+    try:
+        iri = ns.iri_of(f"{prefix}:{local}")
+    except UnicodeEncodeError:  # half a character is no text
+        return
+    assert iri.isascii()
+    assert local.startswith("//") or ns.curie_of(iri) == f"{prefix}:{local}" or ns.iri_of(ns.curie_of(iri)) == iri
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from kgkit.errors import InputError, KgkitError
 from kgkit.graph.queries import named_queries, query_text, run_query, set_parameters, write_query
 from kgkit.graph.query_worker import AnswerFormat, QueryJob, results_table, solutions
 from kgkit.graph.rdflib_api import rdflib_dataset
-from kgkit.namespaces import iri_of
 from kgkit.graph.store import KnowledgeGraph
+from kgkit.namespaces import iri_of
 
 ENDLESS = "SELECT (COUNT(*) AS ?n) { ?a ?b ?c . ?d ?e ?f . ?g ?h ?i . ?j ?k ?l }"
 UNION_FACTS = "SELECT ?s ?o { ?s rela:isa ?o }"
@@ -157,7 +157,7 @@ def test_whatever_a_value_holds_it_is_one_term(union_kg_dir: Path, value: str) -
     ((term,),) = [tuple(row) for row in solutions(KnowledgeGraph(union_kg_dir).store, query)]
     texts = {value}
     with suppress(InputError):  # it is no id
-        texts.add(iri_of(value.removeprefix("<").removesuffix(">"))[1:-1])
+        texts.add(iri_of(value.removeprefix("<").removesuffix(">")))
     assert term.value in texts
 
 

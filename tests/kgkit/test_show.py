@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.patches import FancyBboxPatch
 
+from kgkit import namespaces as ns
 from kgkit.errors import InputError, UnknownConceptError
 from kgkit.graph.neighbourhood import draw_shown, neighbourhood_figure
-from kgkit.graph.resolve import Known, classes_of, curie_of, iri_of, resolve
+from kgkit.graph.resolve import Known, classes_of, resolve
 from kgkit.graph.show import ConceptPage, ShownDefinition, ShownMatch, ShownName, ShownRelation, show
 from kgkit.graph.show_text import shown_text
 from kgkit.graph.store import KnowledgeGraph
@@ -71,7 +72,7 @@ def test_an_id_that_stands_for_nothing_is_said_with_a_hint(graph: KnowledgeGraph
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])).map("bioportal:TST/".__add__))
 def test_an_id_survives_its_iri(curie: str) -> None:
-    assert curie_of(iri_of(curie)[1:-1]) == curie
+    assert ns.curie_of(ns.iri_of(curie)) == curie
 
 
 def test_a_page_says_all_there_is(graph: KnowledgeGraph) -> None:

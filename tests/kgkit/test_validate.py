@@ -112,7 +112,14 @@ def mention(text: str, start: int, end: int) -> SourceTables:
             "umls:C0013687 umls:C0032225 adjacent_to",
         ),
         (
-            extra("head relation tail", "edges", [("umls:C0032225", "finding_site_of", "umls:C0032227")]),
+            extra(
+                "head relation tail",
+                "edges",
+                [
+                    ("umls:C0032225", "finding_site_of", "umls:C0032227"),
+                    ("umls:C0032227", "has_finding_site", "umls:C0032225"),
+                ],
+            ),
             {laws.INVERSE},
             "umls:C0032225 umls:C0032227 finding_site_of and has_finding_site",
         ),

@@ -115,3 +115,17 @@ def test_a_graph_without_relations_has_an_empty_view_of_triples(tmp_path: Path) 
 def test_missing_views_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"views: the views are missing; ingest any source again to rebuild them"):
         open_triples(tmp_path / "views")
+
+
+def test_sources_that_chose_two_sides_of_a_relation_agree_in_the_view(tmp_path: Path) -> None:
+    one, other = Rrf(), Rrf()
+    for rrf in (one, other):
+        rrf.atom("C0000001", "a").atom("C0000002", "b")
+    one.relation("C0000001", "RO", "C0000002", "has_part", {"DIR": "Y"})  # reads: 2 has_part 1
+    other.relation("C0000002", "RO", "C0000001", "part_of")  # reads: 1 part_of 2
+    ingest_umls(one.write(tmp_path / "one"), tmp_path / "kg", release="1")
+    assert view(tmp_path / "kg", "relations")["relation"].to_list() == ["has_part"]
+    ingest_umls(other.write(tmp_path / "other"), tmp_path / "kg", release="2")
+    triples = open_triples(KnowledgeGraph(tmp_path / "kg").views)
+    facts = [(triples.concepts[h][5:], triples.relations[r], triples.concepts[t][5:]) for h, r, t in triples.triples]
+    assert facts == [("C0000001", "part_of", "C0000002")]
