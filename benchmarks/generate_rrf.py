@@ -184,7 +184,9 @@ def _some_facts(world: World, rng: np.random.Generator, count: int) -> Facts:
         [np.select([often < 0.6, often < 0.65], [1, 2], 0), free, np.where(often < 0.5, 3, 0),
          np.where(often < 0.7, free, 0), np.where(often < 0.4, free, 0)], 0,
     )  # fmt: skip
-    source = drawn(rng, count, known.share[0])
+    # A relation beyond the common ones is one or two vocabularies' own, so pairs of both stay in the thousands.
+    homes = drawn(world.rng(21), 2 * len(world.relations.forward), known.share[0])
+    source = np.where(relation > 4, homes[2 * relation + (often < 0.2)], drawn(rng, count, known.share[0]))
     copies = count // 12  # the same facts again, by other vocabularies
     for column in (head, tail, kind, relation):
         column[count - copies :] = column[:copies]

@@ -97,14 +97,14 @@ def failed(result: tuple[int, str, str], program: str) -> str:
 def test_a_missing_path_an_empty_folder_and_a_truncated_row_are_one_line(command: Run, tmp_path: Path) -> None:
     out = tmp_path / "kg"
     line = failed(command("kgkit", "ingest", "umls", tmp_path / "none", "--out", out), "kgkit")
-    assert line == f"{tmp_path / 'none'}: no such folder; expected the META folder of a UMLS release"
+    assert line == f"{tmp_path / 'none'}: no such file or folder; expected a META folder or zip of a UMLS release"
     (tmp_path / "empty").mkdir()
     line = failed(command("kgkit", "ingest", "umls", tmp_path / "empty", "--out", out), "kgkit")
-    assert line == f"{tmp_path / 'empty'}: no MRCONSO.RRF or MRCONSO.RRF.gz here (found: nothing)"
+    assert line == f"{tmp_path / 'empty'}: no MRCONSO.RRF or MRCONSO.RRF.gz here (found: no table)"
     rrf = tiny_rrf().write(tmp_path / "META") / "MRREL.RRF"
     rrf.write_bytes(rrf.read_bytes()[:-9])
     line = failed(command("kgkit", "ingest", "umls", tmp_path / "META", "--out", out), "kgkit")
-    assert line.startswith(f"{rrf}, line {len(tiny_rrf().tables['MRREL'])}: MRREL row with ")
+    assert line.startswith(f"{rrf}, line {len(tiny_rrf().tables['MRREL'])}: truncated: the last row is ")
     assert not out.exists()
 
 

@@ -2,7 +2,7 @@
 
 KG/manifest.json                    what is in the graph; replacing it is the moment a change becomes true
 KG/quads/<source>@<release>.nq.zst  the truth, one file per source
-KG/store.<digest>/                  Oxigraph, bulk-loaded from the quads
+KG/store.<digest>/                  Oxigraph, bulk-loaded from the quads; store.partial while it is made
 KG/views/<digest>/                  columnar views
 KG/tables/<digest>/                 each source's columns, from which views are made (derived, may be deleted)
 """
@@ -10,14 +10,11 @@ KG/tables/<digest>/                 each source's columns, from which views are 
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import Any, Self
 
 import polars as pl
 import pyoxigraph as ox
@@ -25,11 +22,11 @@ import pyoxigraph as ox
 from kgkit import namespaces as ns
 from kgkit.errors import InputError, choices
 from kgkit.files import read_manifest, sha256_file, write_manifest
-from kgkit.graph.quads import preferred_label_lines, read_quads, source_lines, write_quads
+from kgkit.graph.quads import read_quads, source_lines, write_quads
 from kgkit.graph.query_worker import Answer, answer
+from kgkit.graph.store_builder import StoreBuilder
 from kgkit.graph.tables import load_tables, save_tables
-from kgkit.progress import ProgressReporter, progress
-from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
+from kgkit.sources.base import TABLES, IngestLog, NamedGraph, SourceTables
 from kgkit.sources.rdf import RdfSource
 from kgkit.views.build import build_views
 
@@ -69,12 +66,13 @@ def ingest(folder: Path, tables: SourceTables, log: IngestLog) -> IngestSummary:
     Raises:
         InputError: if the folder is not a graph, or cannot be written.
     """
-    change = _Change(folder, tables.name, tables.release)
-    digest = change.write(source_lines(tables))
-    save_tables(tables, folder / "tables" / digest[:_SHORT])
-    graphs, kind = tables.graphs, "reports" if tables.ids.is_empty() else "concepts"
-    del tables  # read again, one source after another, when views are built; a release is large
-    return change.publish(graphs, kind, log)
+    rows = sum(len(getattr(tables, table)) for table in TABLES)
+    with _Change(folder, tables.name, tables.release, 2 * rows) as change:
+        digest = change.write(source_lines(tables))
+        save_tables(tables, folder / "tables" / digest[:_SHORT])
+        graphs, kind = tables.graphs, "reports" if tables.ids.is_empty() else "concepts"
+        del tables  # read again, one source after another, when views are built; a release is large
+        return change.publish(graphs, kind, log)
 
 
 def ingest_rdf(folder: Path, source: RdfSource, log: IngestLog) -> IngestSummary:
@@ -83,9 +81,9 @@ def ingest_rdf(folder: Path, source: RdfSource, log: IngestLog) -> IngestSummary
     Raises:
         InputError: if the folder is not a graph, or cannot be written.
     """
-    change = _Change(folder, source.name, source.release)
-    change.write(source.lines)
-    return change.publish(source.graphs, "concepts", log)
+    with _Change(folder, source.name, source.release, sum(map(len, source.lines))) as change:
+        change.write(source.lines)
+        return change.publish(source.graphs, "concepts", log)
 
 
 def remove(folder: Path, source: str) -> str:
@@ -111,25 +109,34 @@ def remove(folder: Path, source: str) -> str:
             f"source {source!r} is there in several releases: {', '.join(sorted(found))}; name one", folder
         )
     del sources[found[0]]
-    return _publish(folder, sources)
+    with _store_builder(folder, sources) as store:
+        return _publish(folder, sources, store)
 
 
 class _Change:
     """A source on its way into a graph folder."""
 
-    def __init__(self, folder: Path, name: str, release: str) -> None:
+    def __init__(self, folder: Path, name: str, release: str, expected: int) -> None:
         self._folder, self._name, self._release = folder, name, release
         self._key = _key(name, release)
         _require_graph_or_new(folder)
         self._sources = _recovered_sources(folder)
         self._statements, self._digest = 0, ""
+        others = {key: source for key, source in self._sources.items() if key != self._key}
+        (folder / "quads").mkdir(parents=True, exist_ok=True)
+        self._store = _store_builder(folder, others, expected)
+
+    def __enter__(self) -> Self:
+        self._store.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._store.__exit__(*exception)
 
     def write(self, lines: Iterable[pl.Series]) -> str:
-        """Write the source's quads beside the graph; returns their digest."""
-        quads = self._folder / "quads"
-        quads.mkdir(parents=True, exist_ok=True)
-        pending = quads / f".{self._key}.writing"
-        self._statements, self._digest = write_quads(lines, pending)
+        """Write the source's quads beside the graph, and load them; returns their digest."""
+        pending = self._folder / "quads" / f".{self._key}.writing"
+        self._statements, self._digest = write_quads(lines, pending, self._store.feed)
         pending.rename(_pending(self._folder, self._key, self._digest))
         return self._digest
 
@@ -157,7 +164,7 @@ class _Change:
             checks=tuple(log.checks),
             statements=self._statements,
             digest=self._digest,
-            graph_digest=_publish(self._folder, self._sources),
+            graph_digest=_publish(self._folder, self._sources, self._store),
         )
 
 
@@ -257,12 +264,19 @@ class KnowledgeGraph:
         }
 
 
-def _publish(folder: Path, sources: dict[str, Any]) -> str:
-    """Build store and views of these sources, make them current, then remove what is old."""
+def _store_builder(folder: Path, sources: dict[str, Any], more: int = 0) -> StoreBuilder:
+    """Loads the quads of some sources; about `more` statements are fed to it."""
+    files = [_quads(folder, key, source["digest"]) for key, source in sorted(sources.items())]
+    expected = sum(int(source["statements"]) for source in sources.values()) + more
+    return StoreBuilder(folder / "store.partial", files, expected)
+
+
+def _publish(folder: Path, sources: dict[str, Any], store: StoreBuilder) -> str:
+    """Finish the store and build the views of these sources, make them current, then remove what is old."""
     joined = "\n".join(sorted(source["digest"] for source in sources.values()))
     graph_digest = hashlib.sha256(joined.encode()).hexdigest()
-    with _StoreBuilder(folder, sources, graph_digest) as store:  # loads its quads while the views are made
-        store.finish(_build_views(folder, sources, graph_digest))
+    labels = _build_views(folder, sources, graph_digest)  # while the store loads
+    store.finish(labels, folder / f"store.{graph_digest[:_SHORT]}")
     write_manifest(folder, "kg", {"graph_digest": graph_digest, "sources": dict(sorted(sources.items()))})
     _adopt_pending(folder, sources)
     keep = {source["digest"][:_SHORT] for source in sources.values()} | {graph_digest[:_SHORT]}
@@ -276,70 +290,6 @@ def _publish(folder: Path, sources: dict[str, Any]) -> str:
 def _build_views(folder: Path, sources: dict[str, Any], graph_digest: str) -> pl.DataFrame:
     tables = [_source_tables(folder, key, source) for key, source in sorted(sources.items())]
     return build_views(tables, folder / "views" / graph_digest[:_SHORT])
-
-
-class _StoreBuilder:
-    """Builds the store of some sources beside the graph; loading runs in a thread of its own from the start."""
-
-    def __init__(self, folder: Path, sources: dict[str, Any], graph_digest: str) -> None:
-        self._final = folder / f"store.{graph_digest[:_SHORT]}"
-        self._partial = self._final.with_name(self._final.name + ".partial")
-        self._quads = [_quads(folder, key, source["digest"]) for key, source in sorted(sources.items())]
-        self._total = sum(int(source["statements"]) for source in sources.values())
-        self._stopped = threading.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1)
-        self._store: Future[ox.Store] | None = None
-
-    def __enter__(self) -> Self:
-        if not self._final.exists():
-            self._store = self._thread.submit(self._loaded)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stopped.set()
-        self._thread.shutdown()
-        self._store = None  # a store keeps its folder locked while it lives
-
-    def finish(self, labels: pl.DataFrame) -> None:
-        """Wait for the quads, add the derived preferred labels, and put the store in its place."""
-        if self._store is None:
-            return
-        store, self._store = self._store.result(), None
-        for lines in preferred_label_lines(labels):
-            store.bulk_load(str(lines.str.join("\n").item()), format=ox.RdfFormat.N_QUADS)
-        store.flush()
-        del store
-        self._partial.rename(self._final)
-
-    def _loaded(self) -> ox.Store:
-        shutil.rmtree(self._partial, ignore_errors=True)
-        store = ox.Store(str(self._partial))
-        with progress("store", self._total, "statements") as reporter:
-            for path in self._quads:
-                with read_quads(path) as stream:
-                    counted = io.BufferedReader(_Counted(stream, reporter, self._stopped), 1 << 20)
-                    store.bulk_load(cast(IO[bytes], counted), format=ox.RdfFormat.N_QUADS)
-        return store
-
-
-class _Counted(io.RawIOBase):
-    """A stream that tells how many lines were read of it, and that ends with an error when it is stopped."""
-
-    def __init__(self, stream: BinaryIO, reporter: ProgressReporter, stopped: threading.Event) -> None:
-        self._stream, self._reporter, self._stopped = stream, reporter, stopped
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """The next bytes."""
-        if self._stopped.is_set():
-            raise InterruptedError("stopped")
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._reporter.advance(data.count(b"\n"))
-        return len(data)
 
 
 def _source_tables(folder: Path, key: str, source: dict[str, Any]) -> SourceTables:

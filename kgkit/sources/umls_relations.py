@@ -76,7 +76,8 @@ class _Facts:
         """Every fact from the canonical side of its relation; and the kinds that the new integers speak of."""
         if not self._parts:
             return np.empty(0, dtype=np.uint64), []
-        forms = [(sab, names.canonical(relation)) for sab, relation in self.kinds]
+        form_of = {relation: names.canonical(relation) for _, relation in self.kinds}
+        forms = [(sab, form_of[relation]) for sab, relation in self.kinds]
         kinds = sorted({(sab, form.name) for sab, form in forms})
         position = {kind: place for place, kind in enumerate(kinds)}
         new = np.array([position[sab, form.name] for sab, form in forms], dtype=np.uint64)
@@ -95,7 +96,8 @@ class _Facts:
         """Columns graph, head, relation, tail of some facts; and the relation names, sorted."""
         relations = sorted({relation for _, relation in kinds})
         graph = np.array([sab for sab, _ in kinds] or [0], dtype=np.uint16)
-        relation = np.array([relations.index(name) for _, name in kinds] or [0], dtype=np.uint16)
+        place = {name: number for number, name in enumerate(relations)}
+        relation = np.array([place[name] for _, name in kinds] or [0], dtype=np.uint16)
         kind, head, tail = self._unpacked(keys)
         frame = pl.DataFrame(
             {"graph": graph[kind], "head": self._cuis[head], "relation": relation[kind], "tail": self._cuis[tail]}
