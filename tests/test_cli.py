@@ -100,7 +100,7 @@ def test_a_missing_path_an_empty_folder_and_a_truncated_row_are_one_line(command
     assert line == f"{tmp_path / 'none'}: no such file or folder; expected a META folder or zip of a UMLS release"
     (tmp_path / "empty").mkdir()
     line = failed(command("kgkit", "ingest", "umls", tmp_path / "empty", "--out", out), "kgkit")
-    assert line == f"{tmp_path / 'empty'}: no MRCONSO.RRF or MRCONSO.RRF.gz here (found: no table)"
+    assert line == f"{tmp_path / 'empty'}: no MRCONSO.RRF or MRCONSO.RRF.gz here (found: nothing)"
     rrf = tiny_rrf().write(tmp_path / "META") / "MRREL.RRF"
     rrf.write_bytes(rrf.read_bytes()[:-9])
     line = failed(command("kgkit", "ingest", "umls", tmp_path / "META", "--out", out), "kgkit")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from graphs import ROOT
 
-SECTION = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8").partition("\n## Using it\n")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("\n## Using it\n")[2].partition("\n## ")[0]
+VIEWS = PAGE.partition("\n## Views, borders and splits\n")[2]
 LINES = [line for line in SECTION.splitlines() if line.startswith("kgkit ")]
 
 
@@ -42,3 +44,13 @@ def test_the_documented_python_runs(
     assert "https://uts.nlm.nih.gov/uts/umls/concept/C0014013" in out
     assert "Pleural effusion ['Abnormal pleura morphology', 'Edema']" in out
     assert "Fluid around lungs" in out
+
+
+def test_the_documented_borders_hold_every_fact_and_the_split_leaks_nothing(
+    thorax_kg_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "KG").symlink_to(thorax_kg_dir)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"^```python\n(.*?)^```", VIEWS, flags=re.DOTALL | re.MULTILINE)
+    exec(compile(code, "docs/graph.md", "exec"), {})
+    assert capsys.readouterr().out.split() == ["15044", "15044", "15044", "0.0"]
