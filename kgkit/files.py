@@ -22,7 +22,8 @@ from typing import IO, Any
 from kgkit import __version__
 from kgkit.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = {"kg": 2, "export": 1, "encoder": 1, "data": 1, "model": 1}
+"""Of each kind of artifact folder; raised when a folder of before cannot be read any more."""
 _LIBRARIES = ("torch", "torch-geometric", "pykeen", "transformers", "faiss-cpu", "pyoxigraph", "polars", "numpy")
 _KINDS = {
     "kg": "knowledge graph",
@@ -108,7 +109,7 @@ def write_manifest(folder: Path, kind: str, content: dict[str, Any]) -> None:
         kind: `kg`, `encoder`, `data` or `model`.
         content: The fields particular to this kind.
     """
-    head = {"kind": kind, "format_version": FORMAT_VERSION}
+    head = {"kind": kind, "format_version": FORMAT_VERSIONS[kind]}
     write_json_atomically(folder / "manifest.json", head | content | {"provenance": provenance()})
 
 
@@ -131,9 +132,9 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found != kind:
         raise InputError(f"this is a {_KINDS.get(str(found), 'folder of unknown kind')}, expected a {wanted}", folder)
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if manifest.get("format_version") != FORMAT_VERSIONS[kind]:
         version = manifest.get("format_version")
-        raise InputError(f"format version {version!r}, this kgkit reads {FORMAT_VERSION}", path)
+        raise InputError(f"format version {version!r}, this kgkit reads {FORMAT_VERSIONS[kind]}; make it again", path)
     return dict(manifest)
 
 

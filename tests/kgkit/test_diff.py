@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 from rrf import Rrf, tiny_rrf
 
 from kgkit.errors import InputError
-from kgkit.files import FORMAT_VERSION
+from kgkit.files import FORMAT_VERSIONS
 from kgkit.graph.diff import GraphDiff, diff, diff_lines
 
 IDS = [f"umls:C{number:07}" for number in range(5)] + ["HP:1", "HP:2", "MONDO:1", "MONDO:2"]
@@ -59,7 +59,7 @@ class Content:
             pl.DataFrame(content, schema=columns_of, orient="row").write_parquet(views / f"{name}.parquet")
         sources = {key: {"name": key.partition("@")[0], "release": key.partition("@")[2], "digest": digest,
                          "statements": len(digest)} for key, digest in self.sources.items()}  # fmt: skip
-        head = {"kind": "kg", "format_version": FORMAT_VERSION}
+        head = {"kind": "kg", "format_version": FORMAT_VERSIONS["kg"]}
         (folder / "manifest.json").write_text(json.dumps(head | {"graph_digest": "0", "sources": sources}))
         return folder
 
