@@ -86,9 +86,9 @@ def _graph(info: dict[str, Any], relations: Path) -> str:
     shown = ("concepts", "names", "triples", "statements")
     cards = "".join(f'<div class="card"><b>{counts[name]:,}</b>{name}</div>' for name in shown)
     rows, skips = [], []
-    for source in info["sources"].values():
+    for name, source in info["sources"].items():
         files = ", ".join(f"{escape(table)} {count:,}" for table, count in source["rows_read"].items())
-        rows.append([escape(f"{source['name']} {source['release']}"), files, f"{source['statements']:,}"])
+        rows.append([escape(name.replace("@", " ")), files, f"{source['statements']:,}"])
         skips += [[f"{count:,}", escape(reason)] for reason, count in source["skipped"].items()]
     with relations.open(encoding="utf-8") as stream:
         facts = [

@@ -104,7 +104,8 @@ def test_a_missing_path_an_empty_folder_and_a_truncated_row_are_one_line(command
     rrf = tiny_rrf().write(tmp_path / "META") / "MRREL.RRF"
     rrf.write_bytes(rrf.read_bytes()[:-9])
     line = failed(command("kgkit", "ingest", "umls", tmp_path / "META", "--out", out), "kgkit")
-    assert line.startswith(f"{rrf}, line {len(tiny_rrf().tables['MRREL'])}: truncated: the last row has 10 columns, expected 16")
+    place = f"{rrf}, line {len(tiny_rrf().tables['MRREL'])}"
+    assert line.startswith(f"{place}: truncated: the last row has 10 columns, expected 16")
     assert not out.exists()
 
 

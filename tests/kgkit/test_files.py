@@ -61,7 +61,10 @@ def test_a_manifest_is_read_back_with_its_provenance(tmp_path: Path) -> None:
         ('{"kind": "kg", "format_version": 1}', "{folder}: this is a knowledge graph, expected a concept encoder"),
         ('{"kind": "cake"}', "{folder}: this is a folder of unknown kind, expected a concept encoder"),
         ("[1]", "{folder}: this is a folder of unknown kind, expected a concept encoder"),
-        ('{"kind": "encoder", "format_version": 99}', "{folder}/manifest.json: format version 99, this kgkit reads 1; make it again"),
+        (
+            '{"kind": "encoder", "format_version": 99}',
+            "{folder}/manifest.json: format version 99, this kgkit reads 1; make it again",
+        ),
         ('{"kind": ', "{folder}/manifest.json: not readable as JSON ("),
     ],
 )
