@@ -11,6 +11,7 @@ from pathlib import Path
 import networkx as nx
 import polars as pl
 import pytest
+from graphs import ROOT
 from tiny_union import report_tables
 
 from kgkit.graph.info import graph_info, info_text
@@ -110,3 +111,16 @@ def test_the_command_prints_what_people_ask(union_kg_dir: Path, command: Callabl
     assert set(info["sources"]) == {"hpo@2026", "notes@1", "umls@2026AA"}
     assert info["components"]["by_size"] == [[7, 1], [1, 1]]
     assert "... and 2 more" in info_text(graph_info(KnowledgeGraph(union_kg_dir)), limit=1)
+
+
+def test_the_demos_report_reads_the_answer(
+    thorax_kg_dir: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from demo_report import _graph
+
+    _, answer, _ = command("kgkit", "info", thorax_kg_dir, "--json")
+    (tmp_path / "relations.tsv").write_text("relation\tn\nrela:isa\t10\n", encoding="utf-8")
+    page = _graph(json.loads(answer), tmp_path / "relations.tsv")
+    assert "umls unversioned" in page
+    assert "MRREL 33,596" in page
