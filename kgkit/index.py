@@ -188,7 +188,7 @@ def _owners(encoder: ConceptEncoder) -> tuple[IntArray, IntArray]:
     """Concept rows of each index row, as CSR: a concept vector owns itself, a name may have several concepts."""
     num_concepts, num_names = len(encoder.concepts), len(encoder.name_vectors)
     row = {concept: index for index, concept in enumerate(encoder.concepts)}
-    pairs = encoder.names.select("vector", "concept").unique().sort("vector", "concept")
+    pairs = encoder.names.select("vector", "concept").drop_nulls("vector").unique().sort("vector", "concept")
     rows = np.concatenate([np.arange(num_concepts), pairs["vector"].to_numpy() + num_concepts])
     owners = np.concatenate([np.arange(num_concepts), [row[concept] for concept in pairs["concept"]]]).astype(np.int64)
     starts = np.searchsorted(rows, np.arange(num_concepts + num_names + 1))

@@ -1,1 +1,1 @@
-"""Concept encoders: text and graph towers, objectives, training, the artifact."""
+"""Concept encoders: the towers, the relation scorer, and the folder their users read."""

@@ -27,6 +27,12 @@ class SampledGraph:
     edge_index: Tensor
     edge_type: Tensor
 
+    def to(self, device: torch.device) -> SampledGraph:
+        """The same on another device."""
+        return SampledGraph(
+            self.nodes.to(device), self.num_seeds, self.edge_index.to(device), self.edge_type.to(device)
+        )
+
 
 class NeighbourSampler:
     """Samples incoming messages; every fact carries a message both ways.
@@ -86,15 +92,34 @@ class NeighbourSampler:
     def _draw(self, frontier: Tensor, fanout: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Up to `fanout` incoming edges of each frontier node: (target, source, kind)."""
         start, count = self._start[frontier], self._start[frontier + 1] - self._start[frontier]
-        owner = torch.repeat_interleave(torch.arange(len(frontier)), count)
-        offset = torch.arange(len(owner)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+        few = (count <= fanout).nonzero().ravel()
+        many = (count > fanout).nonzero().ravel()
+        whole = torch.repeat_interleave(few, count[few])
+        first = torch.repeat_interleave(count[few].cumsum(0) - count[few], count[few])
+        owner = torch.cat([whole, torch.repeat_interleave(many, fanout)])
+        offset = torch.cat([torch.arange(len(whole)) - first, _subsets(count[many], fanout, generator).ravel()])
         edge = start[owner] + offset
-        if len(edge) and int(count.max()) > fanout:
-            # A random key per edge, sorted within its owner: the first `fanout` are a draw without replacement.
-            key = torch.rand(len(edge), generator=generator, dtype=torch.float64)
-            order = torch.argsort(owner.double() + key * 0.999)
-            rank = torch.empty_like(offset)
-            rank[order] = offset
-            keep = rank < fanout
-            owner, edge = owner[keep], edge[keep]
         return frontier[owner], self._source[edge], self._kind[edge]
+
+
+def _subsets(sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """A uniform draw without replacement of `count` numbers below each size (Floyd's algorithm).
+
+    Its cost follows the count alone: a hub of a million edges costs what one of a dozen does.
+
+    Args:
+        sizes: int64 [n], each above `count`.
+        count: Numbers wanted of each.
+        generator: Draws.
+
+    Returns:
+        int64 [n, count], distinct within a row.
+    """
+    chosen = torch.empty(len(sizes), count, dtype=torch.int64)
+    draws = torch.rand(len(sizes), count, generator=generator, dtype=torch.float64)
+    for k in range(count):
+        last = sizes - count + k
+        number = (draws[:, k] * (last + 1)).long()
+        is_taken = (chosen[:, :k] == number[:, None]).any(dim=1)
+        chosen[:, k] = torch.where(is_taken, last, number)
+    return chosen

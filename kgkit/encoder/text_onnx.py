@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.encoder.batching import TokenRows, plan_batches
 from kgkit.errors import InputError
-
-_BATCH = 64
 
 
 class OnnxTextTower:
@@ -34,6 +35,7 @@ class OnnxTextTower:
         limit = _max_tokens(folder)
         self._tokenizer.enable_truncation(limit)
         self._tokenizer.no_padding()
+        self._pad = _pad_id(folder, self._tokenizer)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
@@ -47,30 +49,39 @@ class OnnxTextTower:
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors, float32 [len(texts), dim]; batches are formed by length inside."""
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        parts = [self._run([rows[i] for i in order[at : at + _BATCH]]) for at in range(0, len(order), _BATCH)]
-        if not parts:
+        if not len(texts):
             raise InputError("no text to embed")
-        vectors = np.concatenate(parts)
+        # A tokenizer without special tokens makes nothing of an empty text, and nothing has no mean.
+        rows = TokenRows.of([encoding.ids or [self._pad] for encoding in self._tokenizer.encode_batch(list(texts))])
+        plan = plan_batches(rows.lengths)
+        vectors = np.concatenate([self._run(*rows.padded(batch, self._pad)) for batch in plan])
         result = np.empty_like(vectors)
-        result[order] = vectors
+        result[np.concatenate(plan)] = vectors
         return result
 
-    def _run(self, rows: list[list[int]]) -> npt.NDArray[np.float32]:
-        length = max(2, max(len(row) for row in rows))
-        ids = np.zeros((len(rows), length), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-            mask[index, : len(row)] = 1
+    def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if ids.shape[1] < 2:  # the exported graph was made for two tokens and more
+            ids = np.pad(ids, ((0, 0), (0, 1)), constant_values=self._pad)
+            mask = np.pad(mask, ((0, 0), (0, 1)))
         vectors: npt.NDArray[np.float32] = self._session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
         return vectors
 
 
-def _max_tokens(folder: Path) -> int:
-    import json
+def _pad_id(folder: Path, tokenizer: Any) -> int:
+    """The tokenizer's own pad id; 0 where it names none, which the mask hides anyway."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return 0
+    try:
+        token = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"damaged ({error})", path) from error
+    if isinstance(token, dict):
+        token = token.get("content")
+    return int(tokenizer.token_to_id(token) or 0) if isinstance(token, str) else 0
 
+
+def _max_tokens(folder: Path) -> int:
     path = folder / "sentence_bert_config.json"
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["max_seq_length"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from graphs import ROOT
 
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError
@@ -13,27 +14,32 @@ from kgkit.recipe import load_recipe
 Recipe = Callable[..., EncoderRecipe]
 
 
-@pytest.mark.parametrize("name", ["fast", "default"])
-def test_bundled_recipes_load(name: str) -> None:
-    assert load_recipe(EncoderRecipe, "encoder", name).train.control == "none"
+def test_bundled_recipes_hold_out_the_same_and_train_on_the_true_graph() -> None:
+    recipes = {path.stem: load_recipe(EncoderRecipe, "encoder", path.stem)
+               for path in (ROOT / "recipes" / "encoder").glob("*.toml")}  # fmt: skip
+    assert recipes.keys() == {"default", "fast", "kad", "kge", "sapbert", "untrained"}
+    assert {recipe.held_out.control for recipe in recipes.values()} == {"none"}
+    assert len({recipe.held_out for recipe in recipes.values()}) == 1, "so that all can be compared"
+    assert len({recipe.text.model for name, recipe in recipes.items() if name != "kge"}) == 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("train.steps=0", "'train.steps' is 0, expected 1 or more"),
-        ("train.triples=0", "'train.triples' is 0, expected 1 or more"),
+        ("train.steps=-1", "'train.steps' is -1, expected 0 or more"),
+        ("relation.triples=0", "'relation.triples' is 0, expected 1 or more"),
         ("train.log_every=0", "'train.log_every' is 0, expected 1 or more"),
         ("train.checkpoint_every=0", "'train.checkpoint_every' is 0, expected 1 or more"),
         ("graph.hidden_dim=0", "'graph.hidden_dim' is 0, expected 1 or more"),
         ("text.max_definition_tokens=-3", "'text.max_definition_tokens' is -3, expected 1 or more"),
-        ("train.held_out_names=0.7", "'train.held_out_names' is 0.7, expected 0 or more, below 0.5"),
-        ("train.held_out_triples=-0.1", "'train.held_out_triples' is -0.1, expected 0 or more, below 0.5"),
+        ("held_out.names=0.7", "'held_out.names' is 0.7, expected 0 or more, below 0.5"),
+        ("held_out.triples=-0.1", "'held_out.triples' is -0.1, expected 0 or more, below 0.5"),
         ("graph.fanouts=[]", "'graph.fanouts' is empty"),
         ("graph.famly=none", "unknown recipe key 'graph.famly'; did you mean 'family'"),
+        ("text.model=none", "'text.model' is 'none': the graph tower and every objective but 'relation' need"),
         ("text.pooling=max", "'text.pooling'"),
         ("train.precision=fp8", "'train.precision'"),
-        ("train.control=shuffled", "'train.control'"),
+        ("held_out.control=shuffled", "'held_out.control'"),
     ],
 )
 def test_wrong_values_are_refused_by_key_and_value(tiny_recipe: Recipe, change: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_thorax import random_triples
 
-from kgkit.encoder.sampler import NeighbourSampler, SampledGraph
+from kgkit.encoder.sampler import NeighbourSampler, SampledGraph, _subsets
 
 NUM_CONCEPTS, NUM_RELATIONS = 9, 3
 FACTS = st.sets(
@@ -109,6 +110,40 @@ def test_every_neighbour_is_equally_likely() -> None:
     counts = Counter(m[0] for _ in range(draws) for m in edges(sampler.sample(torch.tensor([0]), [2], shared)))
     expected = draws * 2 / 8
     assert sum((counts[n] - expected) ** 2 / expected for n in range(1, 9)) < 24.3  # chi-square, 7 df, p = 0.001
+
+
+@pytest.mark.parametrize(("degree", "fanout"), [(6, 3), (5, 4), (8, 2)])
+def test_every_set_of_neighbours_is_equally_likely(degree: int, fanout: int) -> None:
+    """Stronger than each neighbour for itself: the draw is uniform over sets."""
+    draws = 6000
+    numbers = _subsets(torch.full((draws,), degree), fanout, generator(5))
+    counts = Counter(frozenset(row) for row in numbers.tolist())
+    sets = math.comb(degree, fanout)
+    assert set(map(len, counts)) == {fanout}
+    assert len(counts) == sets
+    chi_square = sum((count - draws / sets) ** 2 / (draws / sets) for count in counts.values())
+    assert chi_square < sets - 1 + 4 * math.sqrt(2 * (sets - 1))
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=20), st.integers(0, 12))
+def test_draws_are_distinct_and_below_their_size(beyond: list[int], count: int) -> None:
+    sizes = torch.tensor(beyond) + count + 1
+    numbers = _subsets(sizes, count, generator())
+    assert numbers.shape == (len(beyond), count)
+    assert all(len(set(row)) == count for row in numbers.tolist())
+    assert bool((numbers >= 0).all())
+    assert bool((numbers < sizes[:, None]).all())
+
+
+def test_a_hub_costs_as_many_random_numbers_as_a_small_node() -> None:
+    states = []
+    for degree in (20, 5000):
+        facts = np.array([(0, 0, tail) for tail in range(1, degree + 1)])
+        shared = generator(4)
+        drawn = edges(NeighbourSampler(facts, degree + 1, 1).sample(torch.tensor([0]), [7], shared))
+        assert len(set(drawn)) == 7
+        states.append(shared.get_state())
+    assert torch.equal(*states)
 
 
 @pytest.mark.parametrize("fanouts", [[], [4]])

@@ -16,12 +16,13 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS, FloatArray
 from kgkit.encoder.config import EncoderRecipe
-from kgkit.encoder.corpus import Corpus
+from kgkit.encoder.integrity import describe_parts, encoder_digest
 from kgkit.files import write_manifest
 from kgkit.graph.store import ingest
 from kgkit.recipe import load_recipe
 from kgkit.sources.base import IngestLog
 from kgkit.sources.umls import read_umls
+from kgkit.training.corpus import Corpus
 from kgkit.views.splits import TripleSplit
 from kgkit.views.triples import IntArray, TripleView
 
@@ -95,9 +96,9 @@ SPECIAL = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls"
 SMALL = (
     "text.max_name_tokens=12", "text.max_definition_tokens=24", "text.frozen_layers=0", "graph.hidden_dim=32",
     "graph.num_bases=3", "graph.fanouts=[6]", "train.steps=20", "train.synonym_pairs=16", "train.definitions=6",
-    "train.triples=32", "train.negatives=12", "train.live_triples=8", "train.text_learning_rate=1e-3",
-    "train.graph_learning_rate=1e-2", "train.held_out_names=0.1", "train.held_out_triples=0.1",
-    "train.precision=fp32", "train.checkpoint_every=8", "train.log_every=1",
+    "relation.triples=32", "relation.negatives=12", "relation.live_triples=8", "train.text_learning_rate=1e-3",
+    "train.graph_learning_rate=1e-2", "held_out.names=0.1", "held_out.definitions=0.1", "held_out.triples=0.1",
+    "held_out.concepts=0.05", "train.precision=fp32", "train.checkpoint_every=8", "train.log_every=1",
 )  # fmt: skip
 
 
@@ -171,15 +172,18 @@ def write_encoder(
     parents: Sequence[Sequence[str]] | None = None,
     codes: Sequence[Sequence[str]] | None = None,
     types: Sequence[Sequence[str]] | None = None,
+    titles: Sequence[str] | None = None,
+    licence_level: int = 0,
 ) -> Path:
-    """An ENCODER folder of any size without a text tower.
+    """An ENCODER folder of any size without a text tower, with true digests.
 
-    Concept i is `test:<i>` in six digits; `names` holds (concept, row among the name vectors).
+    Concept i is `test:<i>` in six digits, its preferred name is `titles[i]`; `names` holds (concept, row among the name
+    vectors).
     """
     folder.mkdir()
     count, dim = vectors.shape
     columns = (
-        [f"test:{row:06d}" for row in range(count)], [f"name {row}" for row in range(count)],
+        [f"test:{row:06d}" for row in range(count)], titles or [f"name {row}" for row in range(count)],
         types or [["T047"]] * count, [None] * count, codes or [[]] * count, parents or [[]] * count,
     )  # fmt: skip
     table = pl.DataFrame(dict(zip(CONCEPT_COLUMNS, columns, strict=True)), schema=CONCEPT_COLUMNS)
@@ -192,7 +196,9 @@ def write_encoder(
         {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()},
         folder / "vectors.safetensors",
     )
-    write_manifest(folder, "encoder", {"encoder_digest": "0" * 64, "dim": dim, "num_concepts": count})
+    parts = describe_parts(folder)
+    about = {"dim": dim, "num_concepts": count, "licence_level": licence_level}
+    write_manifest(folder, "encoder", about | {"encoder_digest": encoder_digest(parts), "parts": parts})
     return folder
 
 
