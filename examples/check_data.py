@@ -63,8 +63,10 @@ class DataSet:
     def problems(self) -> list[str]:
         """One line per missing, altered or unlisted file."""
         listed, lines = read_sums(self.path(SUMS))
+        if self.files:  # the folder's other sets stand in the same list
+            listed = {name: value for name, value in listed.items() if name in self.files}
         present = {*self.present(), *(name for name in self.readme if self.path(name).is_file())}
-        for name in sorted(present | listed.keys() | {*self.readme}):
+        for name in sorted(present | listed.keys() | {*self.readme, *self.files}):
             if name not in present:
                 lines.append(f"{name}: missing")
             elif name in listed and digest(self.path(name)) != listed[name]:
@@ -74,8 +76,12 @@ class DataSet:
         return [f"{self.folder}/{line}" for line in lines]
 
     def write_sums(self) -> None:
-        """Write SHA256SUMS from the files that are there now."""
-        lines = [f"{digest(self.path(name))}  {name}\n" for name in self.present()]
+        """Write SHA256SUMS from the files that are there now; lines of the folder's other sets are kept."""
+        sums = {name: digest(self.path(name)) for name in self.present()}
+        if self.files:
+            others = read_sums(self.path(SUMS))[0].items()
+            sums |= {name: value for name, value in others if name not in self.files}
+        lines = [f"{sums[name]}  {name}\n" for name in sorted(sums)]
         self.path(SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 

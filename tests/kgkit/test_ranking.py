@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +10,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pykeen.evaluation import RankBasedEvaluator
 from pykeen.evaluation.ranks import Ranks
-from pykeen.models import ERModel
-from pykeen.nn.init import PretrainedInitializer
-from pykeen.triples import CoreTriplesFactory
 
-from kgkit.encoder.corpus import Corpus
-from kgkit.encoder.evaluation import link_prediction
-from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.errors import KgkitError
-from kgkit.ranking import bootstrap_interval, realistic_ranks, summarise_ranks
-from kgkit.views.splits import TripleSplit
-from kgkit.views.triples import TripleView
+from kgkit.ranking import (
+    bootstrap_interval,
+    filtered_ranks,
+    percentile_interval,
+    realistic_ranks,
+    resample,
+    summarise_ranks,
+)
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -55,6 +52,16 @@ def test_ranks_equal_pykeens_and_a_plain_loop(case: Case) -> None:
         rivals = [s for column, s in enumerate(scores[row]) if column != positive[row] and not known[row, column]]
         first, last = 1 + sum(s > right for s in rivals), 1 + sum(s >= right for s in rivals)
         assert rank == (first + last) / 2
+
+
+@given(queries())
+def test_known_columns_as_lists_give_what_the_mask_gives(case: Case) -> None:
+    scores, positive, known = case
+    starts = np.concatenate([[0], known.sum(axis=1).cumsum()])
+    columns = np.nonzero(known)[1]
+    np.testing.assert_array_equal(
+        filtered_ranks(scores, positive, starts, columns), realistic_ranks(scores, positive, known)
+    )
 
 
 @given(queries())
@@ -91,6 +98,8 @@ def test_scores_that_are_not_numbers_are_refused_instead_of_ranked_first() -> No
     scores = np.array([[1.0, np.nan]])
     with pytest.raises(KgkitError, match="not a number"):
         realistic_ranks(scores, np.array([1]), np.zeros(scores.shape, dtype=bool))
+    with pytest.raises(KgkitError, match="not a number"):
+        filtered_ranks(scores, np.array([1]), np.array([0, 0]), np.array([], dtype=np.int64))
 
 
 def test_inputs_are_not_changed() -> None:
@@ -104,6 +113,7 @@ def test_figures_of_a_worked_example() -> None:
     figures = summarise_ranks(np.array([1.0, 2.0, 1.5, 10.0, 20.0]), num_candidates=100)
     assert figures.mrr == pytest.approx((1 + 1 / 2 + 1 / 1.5 + 1 / 10 + 1 / 20) / 5)
     assert (figures.hits_at_1, figures.hits_at_10, figures.mean_rank) == (0.2, 0.8, 6.9)
+    assert (figures.hits_at_3, figures.hits_at_5) == (0.6, 0.6)
     assert (figures.num_queries, figures.num_candidates) == (5, 100)
 
 
@@ -119,50 +129,16 @@ def test_bootstrap_interval_holds_the_mean_repeats_and_narrows_with_more_values(
     assert high - low == pytest.approx(normal, rel=0.1)
 
 
-def _fixed(vectors: torch.Tensor) -> dict[str, Any]:
-    """PyKEEN's arguments for representations that are exactly these vectors."""
-    stored = torch.view_as_real(vectors) if vectors.is_complex() else vectors
-    return {"shape": vectors.shape[1:], "dtype": vectors.dtype, "initializer": PretrainedInitializer(stored)}
+def test_resamples_repeat_and_draw_every_unit_equally_often() -> None:
+    draws = list(resample(7, seed=2, num_resamples=3000))
+    assert all((a == b).all() for a, b in zip(draws, resample(7, seed=2, num_resamples=3000), strict=True))
+    assert all(len(draw) == 7 for draw in draws)
+    counts = np.bincount(np.concatenate(draws), minlength=7)
+    assert counts == pytest.approx(np.full(7, 3000), rel=0.1)
 
 
-@pytest.mark.parametrize("interaction", ["distmult", "complex"])
-def test_link_prediction_equals_pykeens_evaluator(interaction: str) -> None:
-    """Small whole numbers as vectors: scores are exact in any order of summation, and full of ties."""
-    generator = np.random.default_rng(5)
-    num_concepts, num_relations, dim = 14, 3, 4
-    drawn = np.stack([generator.integers(0, size, 70) for size in (num_concepts, num_relations, num_concepts)], axis=1)
-    facts = np.unique(drawn, axis=0)
-    test = facts[generator.permutation(len(facts))[:20]]
-    vectors = torch.from_numpy(generator.integers(-2, 3, size=(num_concepts, dim))).float()
-    scorer = RelationScorer(interaction, dim, num_relations)
-    with torch.no_grad():
-        scorer.weight.copy_(torch.from_numpy(generator.integers(-2, 3, size=tuple(scorer.weight.shape))))
-    concepts = tuple(str(row) for row in range(num_concepts))
-    view = TripleView(concepts, tuple(str(row) for row in range(num_relations)), facts)
-    split = TripleSplit(facts, facts[:0], test, seed=0)
-    corpus = Corpus(view, split, concepts, tuple((name,) for name in concepts), (), ())
-    ranks = link_prediction(vectors, scorer, corpus, test)
-
-    factory = CoreTriplesFactory(torch.from_numpy(facts), num_entities=num_concepts, num_relations=num_relations)
-    model = ERModel(
-        triples_factory=factory,
-        interaction=interaction,
-        entity_representations_kwargs=_fixed(scorer.entity_vectors(vectors)),
-        relation_representations_kwargs=_fixed(scorer.relation_vectors(torch.arange(num_relations)).detach()),
-        random_seed=0,
-    )
-    result = RankBasedEvaluator().evaluate(
-        model=model, mapped_triples=torch.from_numpy(test), additional_filter_triples=torch.from_numpy(facts),
-        batch_size=8, use_tqdm=False,
-    )  # fmt: skip
-    ours = summarise_ranks(ranks, num_concepts)
-    assert len(np.unique(ranks % 1)) > 1, "the example has no ties"
-    for ours_value, name in (
-        (ours.mrr, "inverse_harmonic_mean_rank"), (ours.hits_at_1, "hits_at_1"), (ours.hits_at_10, "hits_at_10"),
-        (ours.mean_rank, "arithmetic_mean_rank"),
-    ):  # fmt: skip
-        assert ours_value == pytest.approx(result.get_metric(f"both.realistic.{name}"), abs=1e-6)
-    for side, part in (("tail", ranks[: len(test)]), ("head", ranks[len(test) :])):
-        assert (1 / part).mean() == pytest.approx(
-            result.get_metric(f"{side}.realistic.inverse_harmonic_mean_rank"), abs=1e-6
-        )
+def test_an_interval_passes_over_resamples_without_a_value() -> None:
+    values = np.arange(1.0, 102.0)
+    with_holes = np.concatenate([values, np.full(40, np.nan)])
+    assert percentile_interval(with_holes) == percentile_interval(values) == pytest.approx((3.5, 98.5))
+    assert np.isnan(percentile_interval(np.full(3, np.nan))).all()
