@@ -1,0 +1,1 @@
+"""How a concept encoder is made: corpus, objectives, methods, the one training loop, ablation."""

@@ -1,0 +1,307 @@
+"""train_encoder: the one training loop of kgkit."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor
+
+from kgkit.encoder.config import EncoderRecipe
+from kgkit.encoder.model import EncoderModel
+from kgkit.encoder.precision import autocast_for, choose_precision
+from kgkit.errors import InputError, KgkitError
+from kgkit.files import partial_folder, publish_folder, read_manifest, write_json_atomically
+from kgkit.progress import progress
+from kgkit.recipe import recipe_to_dict
+from kgkit.training.checkpoint import load_checkpoint, read_about, save_checkpoint
+from kgkit.training.corpus import Corpus, build_corpus
+from kgkit.training.curve import TrainingLog, draw_curve
+from kgkit.training.method import Method, Tokens, seed_torch
+from kgkit.training.methods import build_method
+from kgkit.training.optimisers import build_optimisers, set_learning_rates, text_parameters
+from kgkit.training.reading import StepReader, share_gradients
+from kgkit.training.saving import measure_encoder, save_encoder
+from kgkit.training.source import TrainingSource, read_source
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+
+
+@dataclass
+class _Progress:
+    """Where a run stands; what a checkpoint carries beside tensors."""
+
+    step: int = 0
+    cpu_seconds: float = 0.0  # of all earlier attempts
+    best: float = -math.inf
+    best_step: int = 0
+    measured: int = 0
+    since_best: int = 0
+
+
+@dataclass
+class _Run:
+    """Everything one training run holds."""
+
+    recipe: EncoderRecipe
+    model: EncoderModel
+    method: Method[Any]
+    reader: StepReader
+    accelerator: Accelerator
+    optimisers: list[torch.optim.Optimizer]
+    folder: Path
+    about: dict[str, Any]
+    at: _Progress = field(default_factory=_Progress)
+    began: float = field(default_factory=time.process_time)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time spent so far, of all threads and attempts."""
+        return self.at.cpu_seconds + time.process_time() - self.began
+
+
+def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = False) -> dict[str, Any]:
+    """Train a concept encoder and write the ENCODER folder.
+
+    Work is done in `<out>.partial`, with a checkpoint every `train.checkpoint_every` steps; the folder takes its name
+    when it is complete. Under torchrun all processes read a share of each step's texts; the first one writes.
+
+    Args:
+        path: A graph folder, or a benchmark folder with its own split.
+        out: The ENCODER folder to make; an older one is replaced at the end.
+        recipe: What to train.
+        resume: Continue a killed run of the same graph and recipe.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: for a folder that is no graph, a graph without names or relations, a resume that does not fit, or
+            if `out` holds something else than an encoder.
+        KgkitError: if a loss or a vector becomes NaN, or the disk is full; the last checkpoint is kept.
+    """
+    began = time.process_time()
+    accelerator = Accelerator()
+    source = read_source(path)
+    about = {"graph_digest": source.digest, "recipe": recipe_to_dict(recipe)}
+    folder = _open_partial(out, about, accelerator, resume=resume)
+    torch.manual_seed(recipe.seed)
+    corpus = build_corpus(source, recipe.held_out, recipe.seed)
+    run, autocast = _prepare(recipe, corpus, accelerator, folder, about)
+    run.began = began
+    _train(run)
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        return {}
+    metrics = _write(run, source, corpus, autocast)
+    publish_folder(folder, out)
+    accelerator.wait_for_everyone()
+    return metrics
+
+
+def _open_partial(out: Path, about: dict[str, Any], accelerator: Accelerator, *, resume: bool) -> Path:
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        read_manifest(out, "encoder")  # only an older encoder may be replaced
+    checkpoint = out.with_name(out.name + ".partial") / CHECKPOINT
+    if resume:
+        if not checkpoint.exists():
+            raise InputError("nothing to resume: no checkpoint here; run again without --resume", checkpoint)
+        found = read_about(checkpoint)
+        for key, what in (("graph_digest", "another graph"), ("recipe", "another recipe")):
+            if found[key] != about[key]:
+                raise InputError(f"this checkpoint was made with {what}; run again without --resume", checkpoint)
+    if accelerator.is_main_process:
+        partial_folder(out, keep=resume)
+    accelerator.wait_for_everyone()
+    return checkpoint.parent
+
+
+def _prepare(
+    recipe: EncoderRecipe, corpus: Corpus, accelerator: Accelerator, folder: Path, about: dict[str, Any]
+) -> tuple[_Run, Callable[[], AbstractContextManager[Any]]]:
+    model = EncoderModel(recipe, corpus.view.num_concepts, corpus.view.num_relations).to(accelerator.device)
+    checkpoint = folder / CHECKPOINT
+    precision = read_about(checkpoint)["precision"] if checkpoint.exists() else recipe.train.precision
+    if model.text is not None:
+        precision = choose_precision(precision, model.text)
+        precision = _agreed(precision, accelerator)
+    else:
+        precision = "fp32"
+    autocast = autocast_for(precision)
+
+    def read(tokens: Tokens, description: str) -> Tensor:
+        assert model.text is not None
+        return model.text.encode_all(tokens, autocast, description)
+
+    method = build_method(model, corpus, recipe, folder, read)
+    reader = StepReader(model.text, accelerator, autocast, recipe.train.cache_texts)
+    optimisers = build_optimisers(model, recipe)
+    run = _Run(recipe, model, method, reader, accelerator, optimisers, folder, about | {"precision": precision})
+    if checkpoint.exists():
+        tensors, state = load_checkpoint(checkpoint, model, optimisers)
+        method.restore(tensors)
+        run.at = _Progress(**state["progress"])
+    return run, autocast
+
+
+def _agreed(precision: str, accelerator: Accelerator) -> str:
+    """The first process's choice: each has timed for itself."""
+    is_bf16 = torch.tensor([float(precision == "bf16")], device=accelerator.device)
+    return "bf16" if float(broadcast(is_bf16)) else "fp32"
+
+
+def _train(run: _Run) -> None:
+    train, at = run.recipe.train, run.at
+    is_main = run.accelerator.is_main_process
+    run.model.train()
+    text = text_parameters(run.model)
+    kept = {id(parameter) for parameter in text}
+    rest = [parameter for parameter in run.model.parameters() if id(parameter) not in kept]
+    per_step = _items(run.recipe)
+    with (
+        TrainingLog(run.folder, at.step, enabled=is_main) as log,
+        progress("training", None if train.cpu_minutes else (train.steps - at.step) * per_step, "pairs") as report,
+    ):
+        while at.step < train.steps and (fraction := _fraction(run)) < 1 and not _has_stopped(run):
+            at.step += 1
+            set_learning_rates(run.optimisers, train, max(fraction, (at.step - 0.5) / train.steps))
+            losses = _step(run, text, rest)
+            _require_finite(losses, run)
+            budget = f", {fraction:.0%} of {train.cpu_minutes:g} processor minutes" if train.cpu_minutes else ""
+            report.advance(per_step, note=f"loss {losses['total']:.3f}{budget}")
+            record: dict[str, Any] = {"step": at.step, "losses": losses}
+            if _is_time_to_measure(run):
+                record |= _measure(run)
+            if at.step % train.log_every == 0 or len(record) > 2 or at.step == 1:
+                log.write(record | {"cpu_seconds": round(run.cpu_seconds, 2)})
+            if is_main and at.step % train.checkpoint_every == 0:
+                _save(run, CHECKPOINT)
+    if is_main and at.step % train.checkpoint_every:
+        _save(run, CHECKPOINT)  # reading all names takes a while, too
+    if train.keep == "best" and (run.folder / BEST).exists():
+        load_checkpoint(run.folder / BEST, run.model)
+
+
+def _items(recipe: EncoderRecipe) -> int:
+    """Training items per step: synonym pairs, definitions, text pairs and triples of the objectives that are on."""
+    weights, train = recipe.objectives, recipe.train
+    counts = ((weights.synonym, train.synonym_pairs), (weights.definition, train.definitions),
+              (weights.text_pairs, train.text_pairs), (weights.relation, recipe.relation.triples))  # fmt: skip
+    return sum(count for weight, count in counts if weight) * train.accumulate
+
+
+def _fraction(run: _Run) -> float:
+    """How much of the run is over, by steps or by processor time, whichever is more; the same in all processes."""
+    train = run.recipe.train
+    by_steps = run.at.step / train.steps if train.steps else 1.0
+    if not train.cpu_minutes:
+        return by_steps
+    spent = torch.tensor([run.cpu_seconds / (60 * train.cpu_minutes)], device=run.accelerator.device)
+    if run.accelerator.num_processes > 1:
+        spent = broadcast(spent)
+    return max(by_steps, float(spent))
+
+
+def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str, float]:
+    """One optimiser step; its randomness depends on the seed and the step alone, so a resumed run repeats it."""
+    train, seed = run.recipe.train, run.recipe.seed
+    sums: dict[str, float] = {}
+    for part in range(train.accumulate):
+        number = (run.at.step - 1) * train.accumulate + part + 1
+        draw = run.method.draw(number)
+        texts = run.reader.read(draw.tokens, seed * 100_003 + number)
+        seed_torch(seed * 100_003 + number)
+        losses = run.method.losses(draw, texts)
+        if not losses:
+            raise KgkitError("no objective has anything to learn from: no synonyms, no definitions, no relations")
+        total = torch.stack(list(losses.values())).sum() / train.accumulate
+        total.backward()  # type: ignore[no-untyped-call]
+        run.reader.backward(texts.grad)
+        run.method.after_step(draw, texts.detach())
+        for name, loss in (*losses.items(), ("total", total * train.accumulate)):
+            sums[name] = sums.get(name, 0.0) + float(loss.detach()) / train.accumulate
+    share_gradients(run.accelerator, text, rest)
+    if train.max_gradient_norm:
+        torch.nn.utils.clip_grad_norm_([*text, *rest], train.max_gradient_norm)
+    for optimiser in run.optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return sums
+
+
+def _is_time_to_measure(run: _Run) -> bool:
+    """At even distances over the run, and at its end."""
+    points = run.recipe.train.curve_points
+    return bool(points) and math.floor(_fraction(run) * points + 1e-9) > run.at.measured
+
+
+def _measure(run: _Run) -> dict[str, float]:
+    at, points = run.at, run.recipe.train.curve_points
+    at.measured = math.floor(_fraction(run) * points + 1e-9)
+    run.model.eval()
+    try:
+        figures = dict(run.method.validate())
+    except KgkitError as error:  # an update after the last finite loss has spoilt the vectors
+        raise KgkitError(f"step {at.step}: {error}; lower the learning rates; {_kept(run)}") from error
+    run.model.train()
+    if figures:
+        figure = next(iter(figures.values()))
+        at.since_best += 1
+        if figure > at.best:
+            at.best, at.best_step, at.since_best = figure, at.step, 0
+            if run.recipe.train.keep == "best" and run.accelerator.is_main_process:
+                save_checkpoint(run.folder / BEST, run.model, (), {}, {"step": at.step})
+    return figures
+
+
+def _has_stopped(run: _Run) -> bool:
+    patience = run.recipe.train.patience
+    return bool(patience) and run.at.since_best >= patience
+
+
+def _save(run: _Run, name: str) -> None:
+    state = vars(run.at) | {"cpu_seconds": run.cpu_seconds}
+    save_checkpoint(run.folder / name, run.model, run.optimisers, run.method.state(), run.about | {"progress": state})
+
+
+def _require_finite(losses: dict[str, float], run: _Run) -> None:
+    wrong = [name for name, loss in losses.items() if not math.isfinite(loss)]
+    if wrong:
+        problem = f"loss {wrong[0]!r} is not finite at step {run.at.step}; lower the learning rates"
+        raise KgkitError(f"{problem}; {_kept(run)}")
+
+
+def _kept(run: _Run) -> str:
+    checkpoint = run.folder / CHECKPOINT
+    return f"the last checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+
+
+def _write(
+    run: _Run, source: TrainingSource, corpus: Corpus, autocast: Callable[[], AbstractContextManager[Any]]
+) -> dict[str, Any]:
+    """Everything in the ENCODER folder; returns the content of metrics.json."""
+    at = run.at
+    about = run.about | {
+        "steps": at.step,
+        "cpu_seconds": round(run.cpu_seconds, 1),
+        "written_weights": f"step {at.best_step}" if run.recipe.train.keep == "best" and at.best_step else "last step",
+        "pairs": at.step * _items(run.recipe),
+    }
+    save_encoder(run.folder, run.model, run.method, source, corpus, autocast, about)
+    metrics = measure_encoder(run.folder, run.recipe.seed)
+    write_json_atomically(run.folder / "metrics.json", metrics)
+    draw_curve(run.folder)
+    shutil.rmtree(run.folder / "tokens", ignore_errors=True)
+    for spent in run.folder.glob("*.safetensors*"):  # checkpoints, and what a kill left of one
+        if spent.name.lstrip(".").startswith((CHECKPOINT, BEST)):
+            spent.unlink()
+    return metrics

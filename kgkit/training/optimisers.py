@@ -1,0 +1,72 @@
+"""Optimisers and learning rates of a recipe."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from kgkit.encoder.config import EncoderRecipe, TrainingConfig
+from kgkit.encoder.model import EncoderModel
+
+
+def build_optimisers(model: EncoderModel, recipe: EncoderRecipe) -> list[torch.optim.Optimizer]:
+    """AdamW for everything; SparseAdam for free vectors of which a step touches few rows.
+
+    Every parameter group has its highest learning rate under `peak`.
+    """
+    sparse = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+    text = [parameter for parameter in text_parameters(model) if parameter.requires_grad]
+    taken = {id(parameter) for parameter in (*sparse, *text)}
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in taken]
+    groups = []
+    for parameters, peak in ((text, recipe.train.text_learning_rate), (rest, recipe.train.graph_learning_rate)):
+        for decay, is_wanted in ((recipe.train.weight_decay, _decays), (0.0, lambda parameter: not _decays(parameter))):
+            chosen = [parameter for parameter in parameters if is_wanted(parameter)]
+            if chosen:
+                groups.append({"params": chosen, "peak": peak, "weight_decay": decay})
+    optimisers: list[torch.optim.Optimizer] = []
+    if groups:
+        optimisers.append(torch.optim.AdamW(groups, lr=0.0, fused=True))
+    if sparse:
+        group = {"params": sparse, "peak": recipe.train.graph_learning_rate}
+        optimisers.append(torch.optim.SparseAdam([group], lr=1.0))
+    return optimisers
+
+
+def _decays(parameter: nn.Parameter) -> bool:
+    """Biases, norms, gates and the temperature do not."""
+    return parameter.ndim > 1
+
+
+def text_parameters(model: EncoderModel) -> list[nn.Parameter]:
+    """Parameters of the text tower."""
+    return [] if model.text is None else list(model.text.parameters())
+
+
+def set_learning_rates(optimisers: list[torch.optim.Optimizer], train: TrainingConfig, fraction: float) -> None:
+    """Linear warm-up, then cosine to zero or a level line.
+
+    Args:
+        optimisers: As `build_optimisers` gives them.
+        train: Warm-up and form.
+        fraction: How much of the run is over in the middle of the coming step, 0 to 1.
+    """
+    factor = schedule(fraction, train.warmup_fraction, train.decay)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+
+
+def schedule(fraction: float, warmup: float, decay: str) -> float:
+    """Share of the highest learning rate, 0 to 1.
+
+    >>> [round(schedule(part, 0.1, "cosine"), 3) for part in (0.05, 0.1, 0.55, 1.0)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if fraction < warmup:
+        return fraction / warmup
+    if decay == "none":
+        return 1.0
+    return (1 + math.cos(math.pi * (fraction - warmup) / max(1e-9, 1 - warmup))) / 2

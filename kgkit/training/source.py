@@ -1,0 +1,129 @@
+"""What an encoder can be trained on: a graph folder, or a published benchmark with its own split."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS
+from kgkit.errors import InputError
+from kgkit.files import sha256_file
+from kgkit.graph.store import KnowledgeGraph
+from kgkit.views.benchmarks import read_benchmark
+from kgkit.views.splits import TripleSplit
+from kgkit.views.triples import TripleView, open_triples
+
+_TEXTS = ("entity2text.txt", "entity2text.txt.gz")
+
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """A graph as the trainer sees it.
+
+    Attributes:
+        path: Where it was read from.
+        view: Concepts, relations, facts.
+        published: The split that belongs to the data; None where we draw our own.
+        concepts: Columns of CONCEPT_COLUMNS, one row per concept of the view, in its order.
+        names: Columns of NAME_COLUMNS but `vector`.
+        digest: Hex digest of the graph.
+        licence_level: Highest licence level of any text or fact.
+        sources: name (`HPO@2025-01-16`), title and licence_level of every vocabulary that went in.
+    """
+
+    path: Path
+    view: TripleView
+    published: TripleSplit | None
+    concepts: pl.DataFrame
+    names: pl.DataFrame
+    digest: str
+    licence_level: int
+    sources: tuple[dict[str, Any], ...]
+
+
+def read_source(path: Path) -> TrainingSource:
+    """Read a graph folder, or a benchmark folder (train.txt, valid.txt, test.txt, entity2text.txt if there is one).
+
+    Raises:
+        InputError: if it is neither, or damaged; if there is nothing to train on; if a concept has no name.
+    """
+    source = _read_benchmark(path) if _is_benchmark(path) else _read_graph(path)
+    if not len(source.view.triples):
+        raise InputError("the graph has no relations between concepts, nothing to train on", path)
+    nameless = source.concepts.filter(pl.col("name").is_null())
+    if len(nameless):
+        raise InputError(f"{len(nameless)} concepts have no name, the first is {nameless['concept'][0]}", path)
+    return source
+
+
+def _is_benchmark(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("train.txt", "train.txt.gz"))
+
+
+def _read_graph(path: Path) -> TrainingSource:
+    graph = KnowledgeGraph(path)
+    columns = [column for column in NAME_COLUMNS if column != "vector"]
+    return TrainingSource(
+        path=path,
+        view=open_triples(graph.views),
+        published=None,
+        concepts=pl.read_parquet(graph.views / "concepts.parquet").select(list(CONCEPT_COLUMNS)),
+        names=pl.read_parquet(graph.views / "names.parquet", columns=columns).select(columns),
+        digest=graph.digest,
+        licence_level=graph.licence_level,
+        sources=tuple(
+            vocabulary
+            for source in graph.manifest["sources"].values()
+            if source["kind"] != "reports"
+            for vocabulary in source["graphs"]
+        ),
+    )
+
+
+def _read_benchmark(path: Path) -> TrainingSource:
+    view, split = read_benchmark(path)
+    texts = _texts(path)
+    names = [texts.get(entity) or entity for entity in view.concepts]
+    none: list[list[str]] = [[] for _ in names]
+    concepts = pl.DataFrame(
+        {"concept": view.concepts, "name": names, "semantic_types": none, "definition": [None] * len(names),
+         "codes": none, "parents": none}, schema=CONCEPT_COLUMNS,
+    )  # fmt: skip
+    table = concepts.select(
+        "concept", "name", source=pl.lit(path.name), is_abbreviation=pl.lit(value=False), language=pl.lit("en"),
+        is_preferred=pl.lit(value=True),
+    )  # fmt: skip
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.txt*")):
+        digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    about = {"name": path.name, "title": "benchmark", "licence_level": 0}
+    return TrainingSource(path, view, split, concepts, table, digest.hexdigest(), 0, (about,))
+
+
+def _texts(path: Path) -> dict[str, str]:
+    """Entity -> its text; empty without a file of texts."""
+    file = next((path / name for name in _TEXTS if (path / name).is_file()), None)
+    if file is None:
+        return {}
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        lines = data.decode("utf-8").splitlines()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable as text ({error})", file) from error
+    pairs = [line.split("\t") for line in lines]
+    wrong = next((number for number, pair in enumerate(pairs, 1) if len(pair) != 2), None)
+    if wrong is not None:
+        raise InputError(f"row {wrong}: {lines[wrong - 1]!r}, expected an entity, a tab and its text", file)
+    return {entity: text.strip() for entity, text in pairs}
+
+
+def without_concepts(view: TripleView, unseen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> TripleView:
+    """The same vocabulary with only the facts whose two ends are seen."""
+    kept = ~(unseen[view.triples[:, 0]] | unseen[view.triples[:, 2]])
+    return TripleView(view.concepts, view.relations, view.triples[kept])

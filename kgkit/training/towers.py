@@ -1,0 +1,268 @@
+"""Text and graph towers trained together: synonym, definition, relation and alignment objectives on one draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kgkit.encoder.config import EncoderRecipe
+from kgkit.encoder.model import EncoderModel, all_concept_vectors
+from kgkit.encoder.relation_scorer import RelationLoss
+from kgkit.encoder.sampler import NeighbourSampler, SampledGraph
+from kgkit.training.corpus import Corpus
+from kgkit.training.method import Reader, Tokens, step_generator
+from kgkit.training.mining import nearest_rows
+from kgkit.training.objectives import (
+    known_keys,
+    multi_positive_contrast,
+    multi_similarity,
+    relation_truth_mask,
+    same_concept,
+)
+from kgkit.training.tokens import TokenStore
+from kgkit.training.validation import synonym_figure, triple_figure
+from kgkit.views.splits import shuffle_tails
+from kgkit.views.triples import IntArray
+
+_MINED = 8
+"""Nearest concepts kept per concept; a draw takes some of them."""
+
+
+@dataclass(frozen=True)
+class TowersDraw:
+    """What one step works on.
+
+    Attributes:
+        tokens: All texts of the step: left names and right names of the synonym pairs, names of the defined concepts,
+            definitions, preferred names of the live concepts, in this order.
+        sizes: How many of each, in that order.
+        pairs: int64 [P], concept row of each synonym pair.
+        defined: int64 [D], concept row of each definition.
+        live: int64 [L], distinct rows whose preferred name is read anew; none of them among `pairs`.
+        heads: int64 [E], positions among the graph's seeds.
+        relations: int64 [E].
+        tails: int64 [E], positions among the seeds.
+        graph: Sampled neighbourhood; its seeds are the candidates of every triple and every synonym: the ends of the
+            triples, sampled negatives, and the concepts of the synonym pairs. None without relations and alignment.
+        fresh: bool [P], pairs whose right name is the preferred one.
+    """
+
+    tokens: Tokens
+    sizes: tuple[int, int, int, int, int]
+    pairs: Tensor
+    defined: Tensor
+    live: Tensor
+    heads: Tensor
+    relations: Tensor
+    tails: Tensor
+    graph: SampledGraph | None
+    fresh: Tensor
+
+
+class TowersMethod:
+    """Implements `kgkit.training.method.Method`.
+
+    Args:
+        model: With a text tower.
+        corpus: Texts and facts.
+        recipe: Sizes and weights.
+        folder: Where tokens are kept.
+        read: Reads the preferred names once at the start.
+    """
+
+    def __init__(self, model: EncoderModel, corpus: Corpus, recipe: EncoderRecipe, folder: Path, read: Reader) -> None:
+        assert model.text is not None
+        self._model, self._corpus, self._recipe, self._read = model, corpus, recipe, read
+        self._names = TokenStore.build(
+            folder / "tokens" / "names", corpus.names, model.text, recipe.text.max_name_tokens
+        )
+        self._definitions = TokenStore.build(
+            folder / "tokens" / "definitions", corpus.definitions, model.text, recipe.text.max_definition_tokens
+        )
+        counts = np.diff(corpus.name_starts)
+        self._several = np.flatnonzero((counts > 1) & ~corpus.unseen)
+        self._seen = np.flatnonzero(~corpus.unseen)
+        train = corpus.split.train
+        if recipe.held_out.control == "shuffled-graph":
+            train = shuffle_tails(train, recipe.seed)
+        self._triples = train
+        view = corpus.view
+        self.sizes = (view.num_concepts, view.num_relations)
+        self._sampler = NeighbourSampler(train, *self.sizes)
+        self._known = known_keys(torch.from_numpy(train), self.sizes)
+        self._relation_loss = RelationLoss(recipe.relation.loss)
+        weights = recipe.objectives
+        self._draws_graph = bool((weights.relation or weights.alignment) and len(train))
+        self._bank = torch.empty(0, model.dim)
+        if self._draws_graph or recipe.train.hard_negatives:
+            self._bank = read(self._names.rows(corpus.name_starts[:-1]), "concept names to vectors")
+        self._nearest: IntArray | None = None
+        self._mined_at = 0
+
+    def draw(self, step: int) -> TowersDraw:
+        """See `Method`."""
+        train, relation = self._recipe.train, self._recipe.relation
+        generator = np.random.default_rng([self._recipe.seed, step])
+        pairs = self._pairs(generator, step)
+        left, right = self._two_names(generator, pairs)
+        wanted = min(train.definitions, len(self._corpus.definition_rows)) if self._recipe.objectives.definition else 0
+        picked = generator.choice(len(self._corpus.definition_rows), size=wanted, replace=False)
+        defined = self._corpus.definition_rows[picked]
+        live, triples = np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64)
+        graph = None
+        if self._draws_graph:
+            triples = self._triples[generator.integers(0, len(self._triples), size=relation.triples)]
+            live = np.setdiff1d(triples[: relation.live_triples, [0, 2]], pairs)
+            graph = self._neighbourhood(generator, triples, pairs)
+        starts = self._corpus.name_starts
+        tokens = [
+            *self._names.rows(left), *self._names.rows(right), *self._names.rows(self._any_name(generator, defined)),
+            *self._definitions.rows(picked), *self._names.rows(starts[live]),
+        ]  # fmt: skip
+        seeds = graph.nodes[: graph.num_seeds].numpy() if graph is not None else np.empty(0, dtype=np.int64)
+        heads, tails = (torch.from_numpy(np.searchsorted(seeds, triples[:, column])) for column in (0, 2))
+        sizes = (len(pairs), len(pairs), wanted, wanted, len(live))
+        return TowersDraw(
+            tokens=tokens, sizes=sizes, pairs=torch.from_numpy(pairs), defined=torch.from_numpy(defined),
+            live=torch.from_numpy(live), heads=heads, relations=torch.from_numpy(triples[:, 1].copy()), tails=tails,
+            graph=graph, fresh=torch.from_numpy(right == starts[pairs]),
+        )  # fmt: skip
+
+    def losses(self, draw: TowersDraw, texts: Tensor) -> dict[str, Tensor]:
+        """See `Method`."""
+        left, right, named, definitions, live = torch.split(texts, list(draw.sizes))
+        weights, scale = self._recipe.objectives, self._model.logit_scale
+        losses = {}
+        if weights.synonym and len(draw.pairs):
+            losses["synonym"] = weights.synonym * self._synonym(left, right, draw.pairs, scale)
+        if len(draw.defined):
+            positive = same_concept(draw.defined, draw.defined).to(texts.device)
+            losses["definition"] = weights.definition * multi_positive_contrast(named, definitions, positive, scale)
+        if draw.graph is None:
+            return losses
+        features = self._features(draw, right, live)
+        vectors = self._model.concept_vectors(features, draw.graph)
+        if weights.relation:
+            losses["relation"] = weights.relation * self._relation(draw, vectors)
+        if weights.alignment and (len(draw.pairs) or self._model.graph is not None):
+            seeds = draw.graph.nodes[: draw.graph.num_seeds]
+            names = torch.cat([left, features[: len(seeds)]])
+            positive = same_concept(torch.cat([draw.pairs, seeds]), seeds).to(texts.device)
+            losses["alignment"] = weights.alignment * multi_positive_contrast(names, vectors, positive, scale)
+        return losses
+
+    def after_step(self, draw: TowersDraw, texts: Tensor) -> None:
+        """The bank takes the preferred names' vectors that were read."""
+        if not len(self._bank):
+            return
+        _, right, _, _, live = torch.split(texts.float().cpu(), list(draw.sizes))
+        self._bank[draw.live] = live
+        self._bank[draw.pairs[draw.fresh]] = right[draw.fresh]
+
+    def validate(self) -> Mapping[str, float]:
+        """MRR of validation names and facts, each against a sample of the concepts."""
+        assert self._model.text is not None
+        figures = synonym_figure(self._corpus, self._model.text, self._read, self._recipe)
+        if self._draws_graph and self._recipe.objectives.relation and len(self._corpus.split.valid):
+            figures["valid_link_mrr"] = triple_figure(self._corpus, self._model.scorer, self._vectors_of)
+        return {"valid_score": float(np.mean(list(figures.values()))), **figures} if figures else {}
+
+    def state(self) -> dict[str, Tensor]:
+        """The bank and what was mined from it."""
+        state = {"bank": self._bank}
+        if self._nearest is not None:
+            state |= {"nearest": torch.from_numpy(self._nearest), "mined_at": torch.tensor(self._mined_at)}
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See `Method`."""
+        self._bank = state["bank"]
+        if "nearest" in state:
+            self._nearest, self._mined_at = state["nearest"].numpy(), int(state["mined_at"])
+
+    def concept_vectors(self, preferred: Tensor) -> Tensor:
+        """See `Method`; the facts of concepts that training never saw pass messages here."""
+        facts = np.concatenate([self._triples, self._corpus.inductive])
+        return all_concept_vectors(self._model, preferred, NeighbourSampler(facts, *self.sizes), self._recipe.seed)
+
+    def _pairs(self, generator: np.random.Generator, step: int) -> IntArray:
+        """Concepts whose names are contrasted, distinct; with mining, some of them with their nearest others."""
+        train, weights = self._recipe.train, self._recipe.objectives
+        wanted = min(train.synonym_pairs, len(self._several)) if weights.synonym or weights.alignment else 0
+        if not train.hard_negatives or not wanted:
+            return generator.choice(self._several, size=wanted, replace=False)
+        if self._nearest is None or step - self._mined_at >= train.mine_every:
+            self._nearest, self._mined_at = nearest_rows(self._bank.numpy(), self._several, _MINED), step
+        seeds = generator.permutation(len(self._several))[: max(1, wanted // (1 + train.hard_negatives))]
+        order = np.argsort(generator.random((len(seeds), self._nearest.shape[1])), axis=1)[:, : train.hard_negatives]
+        hard = np.take_along_axis(self._nearest[seeds], order, axis=1)
+        return np.unique(np.concatenate([self._several[seeds], hard.ravel()]))
+
+    def _two_names(self, generator: np.random.Generator, rows: IntArray) -> tuple[IntArray, IntArray]:
+        """Positions of two different names of each concept."""
+        start, count = self._corpus.name_starts[rows], np.diff(self._corpus.name_starts)[rows]
+        one = (generator.random(len(rows)) * count).astype(np.int64)
+        other = (one + 1 + (generator.random(len(rows)) * (count - 1)).astype(np.int64)) % count
+        return start + one, start + other
+
+    def _any_name(self, generator: np.random.Generator, rows: IntArray) -> IntArray:
+        start, count = self._corpus.name_starts[rows], np.diff(self._corpus.name_starts)[rows]
+        return start + (generator.random(len(rows)) * count).astype(np.int64)
+
+    def _neighbourhood(self, generator: np.random.Generator, triples: IntArray, named: IntArray) -> SampledGraph:
+        negatives = self._seen[generator.integers(0, len(self._seen), size=self._recipe.relation.negatives)]
+        seeds = np.unique(np.concatenate([triples[:, 0], triples[:, 2], negatives, named]))
+        facts = torch.from_numpy(triples)
+        draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
+        # The facts being predicted pass no message in this step, whatever their direction or relation name.
+        hidden = torch.unique(self._sampler.pair_keys(facts[:, 0], facts[:, 2]))
+        fanouts = self._recipe.graph.fanouts if self._model.graph is not None else ()
+        return self._sampler.sample(torch.from_numpy(seeds), fanouts, draws, hidden)
+
+    def _features(self, draw: TowersDraw, right: Tensor, live: Tensor) -> Tensor:
+        """Text vectors of a draw's nodes, float32 [m, dim].
+
+        From the bank, but with gradients for what was read in this step: the live concepts' preferred names, and one
+        name of each pair's concept, so that a concept's vector does not hang on which of its names is preferred.
+        """
+        assert draw.graph is not None
+        nodes = draw.graph.nodes
+        order = torch.argsort(nodes)
+        place = order[torch.searchsorted(nodes[order], torch.cat([draw.pairs, draw.live]))]
+        read = torch.cat([right, live])
+        return self._bank[nodes].to(read.device).index_copy(0, place.to(read.device), read)
+
+    def _synonym(self, left: Tensor, right: Tensor, pairs: Tensor, scale: Tensor) -> Tensor:
+        if self._recipe.objectives.contrast == "multi-similarity":
+            return multi_similarity(torch.cat([left, right]), torch.cat([pairs, pairs]))
+        return multi_positive_contrast(left, right, same_concept(pairs, pairs).to(left.device), scale)
+
+    def _relation(self, draw: TowersDraw, vectors: Tensor) -> Tensor:
+        """Every triple against all seeds, as tails and as heads; other known facts are no negatives."""
+        assert draw.graph is not None
+        seeds = draw.graph.nodes[: draw.graph.num_seeds]
+        heads, relations, tails = draw.heads, draw.relations, draw.tails
+        where = relations.to(vectors.device)
+        tail_scores = self._model.scorer.score_tails(vectors[heads], where, vectors)
+        head_scores = self._model.scorer.score_heads(vectors[tails], where, vectors)
+        columns = seeds[None, :]
+        true_tails = relation_truth_mask(self._known, seeds[heads][:, None], relations[:, None], columns, self.sizes)
+        true_heads = relation_truth_mask(self._known, columns, relations[:, None], seeds[tails][:, None], self.sizes)
+        on = vectors.device
+        tail_loss: Tensor = self._relation_loss(tail_scores, tails.to(on), ~true_tails.to(on))
+        head_loss: Tensor = self._relation_loss(head_scores, heads.to(on), ~true_heads.to(on))
+        return (tail_loss + head_loss) / 2
+
+    def _vectors_of(self, rows: IntArray) -> Tensor:
+        """Vectors of some concepts with the bank as it stands; float32 [n, dim]."""
+        if self._model.graph is None:
+            return self._bank[rows]
+        seeds = torch.from_numpy(np.ascontiguousarray(rows))
+        graph = self._sampler.sample(seeds, self._recipe.graph.fanouts, step_generator(self._recipe.seed, 0, 1))
+        features = self._bank[graph.nodes].to(self._model.log_scale.device)
+        return self._model.concept_vectors(features, graph).cpu()
