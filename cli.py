@@ -493,9 +493,12 @@ def diff_command(
         print(line)
 
 
+HELD_OUT_TASKS = ["link-prediction", "synonym", "definition"]
+
+
 @kgkit.command("train-encoder")
 def train_encoder_command(
-    kg: KgPath,
+    kg: Annotated[Path, typer.Argument(help="Graph folder, or a benchmark folder (train.txt, valid.txt, test.txt).")],
     out: Annotated[Path, typer.Option(help="Encoder folder to make.")],
     recipe: Recipe = "default",
     settings: Settings = [],  # noqa: B006 - Typer copies it
@@ -506,17 +509,153 @@ def train_encoder_command(
     from kgkit.recipe import load_recipe
 
     chosen = load_recipe(EncoderRecipe, "encoder", recipe, settings)
-    from kgkit.encoder.training import train_encoder
+    from kgkit.training.loop import train_encoder
 
     metrics = train_encoder(kg, out, chosen, resume=resume)
-    for task in ("link_prediction", "synonym_retrieval"):
-        for who in ("trained", "untrained"):
-            if task in metrics[who]:
-                row = metrics[who][task]
-                low, high = row["mrr_interval"]
-                print(f"{task.replace('_', ' ')}, {who}: MRR {row['mrr']:.3f} ({low:.3f} to {high:.3f}), "
-                      f"Hits@10 {row['hits_at_10']:.3f}, {row['num_queries']} queries")  # fmt: skip
-    print(f"encoder written to {out}")
+    for task, row in metrics.items():
+        low, high = row["mrr_interval"]
+        print(f"{task.replace('_', ' ')}: MRR {row['mrr']:.3f} ({low:.3f} to {high:.3f}), "
+              f"Hits@10 {row['hits_at_10']:.3f}, {row['num_queries']} queries")  # fmt: skip
+    if metrics:  # under torchrun the first process alone writes and measures
+        print(f"encoder written to {out}")
+
+
+@kgkit.command("ablate")
+def ablate_command(
+    kg: Annotated[Path, typer.Argument(help="Graph folder, or a benchmark folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the encoders and the table.")],
+    recipe: Recipe = "default",
+    without: Annotated[list[str], typer.Option(help="Part to switch off, one variant each; give it repeatedly.")] = [],  # noqa: B006
+    baseline: Annotated[list[str], typer.Option(help="Another recipe as a variant; give it repeatedly.")] = [],  # noqa: B006
+    shuffled: Annotated[bool, typer.Option("--shuffled", help="Add the same training on a shuffled graph.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    measure: Annotated[list[str], typer.Option(help="TASK or TASK=DIR; give it repeatedly.")] = HELD_OUT_TASKS,
+    settings: Settings = [],  # noqa: B006 - Typer copies it
+    as_json: Json = False,
+) -> None:
+    """Train variants of a recipe over several seeds and compare them on what was held out."""
+    from kgkit.errors import InputError, choices
+
+    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise InputError(f"--seeds {seeds!r}: expected whole numbers separated by commas")
+    from kgkit.evaluation.evaluate import TASKS
+    from kgkit.training.ablation import Measurement, ablate, make_variants, render
+
+    wanted = []
+    for text in measure:
+        task, equals, folder = text.partition("=")
+        if task not in TASKS:
+            raise InputError(f"--measure {text!r}: {choices(task, TASKS)}")
+        wanted.append(Measurement(task, Path(folder) if equals else None))
+    variants = make_variants(recipe, settings, without, baseline, shuffled=shuffled)
+    result = ablate(kg, out, variants, [int(seed) for seed in seeds.split(",")], wanted)
+    if as_json:
+        _print_json(result)
+    else:
+        print(render(result))
+
+
+@kgkit.command("evaluate")
+def evaluate_command(
+    encoder: EncoderPath,
+    task: Annotated[str, typer.Option(help="link-prediction, synonym, definition, relatedness, linking or assertion.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of a test set: a benchmark graph for link-prediction (otherwise the encoder's own held-out "
+            "facts), EHR-RelA for relatedness, the NCBI disease corpus for linking, NegEx for assertion.",
+        ),
+    ] = None,
+    against: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=ENCODER", help="Another encoder of the same graph to compare with; may be repeated."
+        ),
+    ] = [],  # noqa: B006
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which file of the corpus (linking); else development, test, train."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure an encoder on what it never saw or on a test set, with 95% intervals and paired differences."""
+    from kgkit.errors import InputError
+    from kgkit.evaluation.evaluate import evaluate as measure
+    from kgkit.evaluation.report import evaluation_lines
+
+    others = []
+    for each in against:
+        name, equals, folder = each.partition("=")
+        if not (name and equals and folder):
+            raise InputError(f"--against {each!r}: expected NAME=ENCODER")
+        others.append((name, Path(folder)))
+    result = measure(encoder, task, data, others, seed, file)
+    if as_json:
+        _print_json(result)
+        return
+    for line in evaluation_lines(result):
+        print(line)
+
+
+@kgkit.command("verify-encoder")
+def verify_encoder_command(encoder: EncoderPath) -> None:
+    """Read every byte of an encoder and hold it against the digests in its manifest."""
+    from kgkit.encoder.integrity import verify_encoder
+
+    done = verify_encoder(encoder)
+    print(f"encoder digest {done.digest}")
+    print(f"{done.num_files} files, {done.num_bytes:,} bytes: unchanged since they were written")
+    if not done.is_recorded:
+        print("note: the manifest has one digest of vectors, text tower and concepts; the other files have none")
+
+
+@kgkit.command("export-embeddings")
+def export_embeddings_command(
+    encoder: EncoderPath,
+    format_name: Annotated[str, typer.Option("--format", help="parquet, npy, word2vec or projector.")],
+    out: Annotated[
+        Path, typer.Option(help="File; folder for projector. npy writes the ids beside it (x.npy and x.tsv).")
+    ],
+    max_licence_level: Annotated[
+        int | None,
+        typer.Option(min=0, max=9, help="Refuse an encoder trained on anything above this restriction level (SRL)."),
+    ] = None,
+    what: Annotated[str, typer.Option(help="concepts, or names: the text vector of every name.")] = "concepts",
+    semantic_type: SemanticType = None,
+    semantic_group: Annotated[
+        str | None, typer.Option(metavar="GROUP", help="Only concepts of this group, such as DISO or ANAT.")
+    ] = None,
+) -> None:
+    """Write an encoder's vectors in the format of another tool."""
+    from kgkit.encoder.export_embeddings import EmbeddingExport, export_embeddings
+
+    options = EmbeddingExport(format_name, out, what, max_licence_level, semantic_type, semantic_group)
+    done = export_embeddings(encoder, options)
+    print(f"{done.num_vectors:,} vectors of length {done.dim}; written to {', '.join(map(str, done.files))}")
+    if done.licence_level:
+        print(f"note: licence level {done.licence_level}; whoever gets them needs the licences of the sources")
+
+
+@kgkit.command("map-concepts")
+def map_concepts_command(
+    encoder: EncoderPath,
+    out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
+    sample: Annotated[int, typer.Option(help="Most concepts drawn; 5,000 take half a minute.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the sample and of t-SNE.")] = 0,
+    colour: Annotated[str, typer.Option(help="group, type (semantic), or prefix (of the id).")] = "group",
+    width: Annotated[int, typer.Option(help="Pixels.")] = 1600,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 1200,
+) -> None:
+    """Draw the concepts of an encoder as a map in two dimensions."""
+    from kgkit.encoder.concept_map import MapOptions, draw_concept_map
+
+    found = draw_concept_map(encoder, out, MapOptions(sample, seed, colour, width, height))
+    print(f"{len(found.rows):,} concepts drawn; written to {out}")
+    for category in found.categories:
+        if category.num_drawn:
+            print(f"  {category.num_drawn:>6,} of {category.num_all:>6,}  {category.name}")
 
 
 @kgkit.command()

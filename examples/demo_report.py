@@ -36,6 +36,19 @@ figcaption { font-size: 14px } .two { display: grid; grid-template-columns: 1fr 
 """
 
 
+_TASKS = {
+    "link-prediction": "Which concept completes a fact it never saw?",
+    "synonym": "Which concept does a name it never saw mean?",
+    "definition": "Which concept does a definition it never saw describe?",
+}
+_RIVALS = {
+    "encoder": "this encoder",
+    "shuffled": "shuffled graph",
+    "untrained": "before training",
+    "lexical": "letters",
+}
+
+
 def write_report(demo: Path, root: Path) -> None:
     """Write `demo/report.html` from what the demo's commands left behind.
 
@@ -47,11 +60,7 @@ def write_report(demo: Path, root: Path) -> None:
     parts = [
         _head(run),
         _graph(_json(demo / "info.json"), demo / "relations.tsv"),
-        _encoder(
-            _json(demo / "encoder/metrics.json"),
-            _json(demo / "control/metrics.json"),
-            _lines(demo / "encoder/training_log.jsonl"),
-        ),
+        _encoder({task: _json(demo / f"{task}.json") for task in _TASKS}, _lines(demo / "encoder/training_log.jsonl")),
         _search(_json(demo / "search.json"), _json(demo / "neighbours.json")),
         _model(_json(demo / "evaluation/metrics.json"), _lines(demo / "model/training_log.jsonl"), demo),
         _films(run["films"], demo, root),
@@ -105,44 +114,48 @@ annotated example reports. A <b>concept</b> is one medical idea, whatever its na
 <div><h3>Rows not used, and why</h3>{_table(["rows", "reason"], skips)}</div></div>"""
 
 
-def _encoder(metrics: dict[str, Any], control: dict[str, Any], log: list[dict[str, Any]]) -> str:
-    names = {
-        "link_prediction": "Which concept completes a fact it never saw?",
-        "synonym_retrieval": "Which concept does a name it never saw mean?",
-    }
+def _encoder(tables: dict[str, dict[str, Any]], log: list[dict[str, Any]]) -> str:
     rows = []
-    rivals = {
-        "this encoder": metrics["trained"],
-        "before training": metrics["untrained"],
-        "shuffled graph": control["trained"],
-    }
-    for task, words in names.items():
-        for who, figures in rivals.items():
-            row = figures[task]
+    for task, question in _TASKS.items():
+        table = tables[task]
+        part = table["rows"][0]["part"]
+        differences = {row["minus"]: row for row in table["differences"] if row["part"] == part}
+        for row in table["rows"]:
+            if row["part"] != part:
+                continue
             low, high = row["mrr_interval"]
-            question = words if who == "this encoder" else ""
-            rows.append([question, who, f"<b>{row['mrr']:.3f}</b>", f"{low:.3f} to {high:.3f}",
-                         f"{row['hits_at_10']:.0%}", f"{row['num_queries']:,}"])  # fmt: skip
-    chance = _chance(metrics["trained"]["link_prediction"]["num_candidates"])
+            cells = [question if row["name"] == "encoder" else "", _RIVALS[row["name"]], f"<b>{row['mrr']:.3f}</b>",
+                     f"{low:.3f} to {high:.3f}", f"{row['hits_at_10']:.0%}", f"{row['num_queries']:,}"]  # fmt: skip
+            other = differences.get(row["name"])
+            if other is not None:
+                low, high = other["mrr_interval"]
+                clear = "" if low <= 0 <= high else " &#10003;"
+                cells.append(f"{other['mrr']:+.3f} ({low:+.3f} to {high:+.3f}){clear}")
+            rows.append([*cells, *[""] * (7 - len(cells))])
+    candidates = tables["link-prediction"]["about"]["num_candidates"]
     steps = [record["step"] for record in log]
     losses = Figure(figsize=(4.6, 2.6), layout="constrained")
     axes = losses.add_subplot()
     for name in ("relation", "synonym", "definition", "alignment"):
         if name in log[0]["losses"]:
             axes.plot(steps, [record["losses"][name] for record in log], label=name)
-    axes.set(xlabel="training step", ylabel="loss", title="What it learns from")
+    axes.set(xlabel="training step", ylabel="weighted loss", title="What it learns from")
     axes.legend(frameon=False)
-    measured = [(record["step"], record["valid_mrr"]) for record in log if record.get("valid_mrr") is not None]
     curve = Figure(figsize=(4.6, 2.6), layout="constrained")
     axes = curve.add_subplot()
-    axes.plot(*zip(*measured, strict=True), marker="o")
-    axes.set(xlabel="training step", ylabel="MRR", title="Facts it never saw (validation)", ylim=(0, None))
+    for name, words in (("valid_link_mrr", "facts"), ("valid_synonym_mrr", "names")):
+        measured = [(record["step"], record[name]) for record in log if name in record]
+        if measured:
+            axes.plot(*zip(*measured, strict=True), marker="o", label=words)
+    axes.set(xlabel="training step", ylabel="MRR among a sample", title="What it never saw (validation)", ylim=(0, 1))
+    axes.legend(frameon=False)
     return f"""<h2>2. The concept encoder</h2>
 <p>Every concept gets a vector from its words (a small language model) and from its neighbours in the graph (a graph
-network). <b>MRR</b> is the mean of 1/rank of the right concept among all {metrics["trained"]["link_prediction"]["num_candidates"]:,}:
-1 is perfect, chance is {chance:.4f}. <b>Hits@10</b>: how often the right one is among the first ten. <b>Shuffled graph</b> is the same training on facts whose right-hand sides were
-exchanged at random: only what beats it has learnt from the graph.</p>
-{_table(["question", "", "MRR", "95% interval", "Hits@10", "queries"], rows)}
+network). <b>MRR</b> is the mean of 1/rank of the right concept among all {candidates:,}: 1 is perfect, chance is
+{_chance(candidates):.4f}. <b>Hits@10</b>: how often the right one is among the first ten. <b>Shuffled graph</b> is the same training on facts
+whose right-hand sides were exchanged at random: only what beats it has learnt from the graph. <b>Letters</b> compares
+spelling alone. &#10003;: the difference to this encoder is clear of zero (95% bootstrap, same queries).</p>
+{_table(["question", "", "MRR", "95% interval", "Hits@10", "queries", "this encoder minus the other"], rows)}
 <div class="two">{_svg(losses)}{_svg(curve)}</div>"""
 
 

@@ -21,7 +21,7 @@ import cli
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = (
     "text.frozen_layers=0", "text.max_name_tokens=8", "text.max_definition_tokens=8", "graph.hidden_dim=8",
-    "train.steps=3", "train.triples=8", "train.negatives=4", "train.precision=fp32",
+    "train.steps=3", "relation.triples=8", "relation.negatives=4", "train.precision=fp32",
 )  # fmt: skip
 
 
