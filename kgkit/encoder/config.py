@@ -72,6 +72,7 @@ class ObjectiveConfig:
     relation: float
     alignment: float
     text_pairs: float  # KAD's: head and relation against tail, relation and tail against head, name against definition
+    graph_to_text: float  # share of the relation and alignment gradients that reaches the text tower, 0 to 1
     contrast: Literal["infonce", "multi-similarity"]  # of synonyms; multi-similarity as SapBERT has it
     logit_scale: float  # inverse temperature of the contrasts
     learn_logit_scale: bool
@@ -133,6 +134,10 @@ class EncoderRecipe:
                 value = getattr(getattr(self, table), key)
                 if value < 1:
                     raise InputError(f"recipe key '{table}.{key}' is {value}, expected 1 or more")
+        if not 0 <= self.objectives.graph_to_text <= 1:
+            raise InputError(
+                f"recipe key 'objectives.graph_to_text' is {self.objectives.graph_to_text}, expected 0 to 1"
+            )
         if self.train.steps < 0:
             raise InputError(f"recipe key 'train.steps' is {self.train.steps}, expected 0 or more")
         for key in ("names", "definitions", "triples", "concepts"):

@@ -145,6 +145,7 @@ class TowersMethod:
             losses["definition"] = weights.definition * multi_positive_contrast(named, definitions, positive, scale)
         if draw.graph is None:
             return losses
+        left, right, live = (self._turned_down(part) for part in (left, right, live))
         features = self._features(draw, right, live)
         vectors = self._model.concept_vectors(features, draw.graph)
         if weights.relation:
@@ -223,6 +224,11 @@ class TowersMethod:
         hidden = torch.unique(self._sampler.pair_keys(facts[:, 0], facts[:, 2]))
         fanouts = self._recipe.graph.fanouts if self._model.graph is not None else ()
         return self._sampler.sample(torch.from_numpy(seeds), fanouts, draws, hidden)
+
+    def _turned_down(self, texts: Tensor) -> Tensor:
+        """The same vectors with a share of their gradient: facts pull names apart that synonyms want together."""
+        share = self._recipe.objectives.graph_to_text
+        return share * texts + (1 - share) * texts.detach()
 
     def _features(self, draw: TowersDraw, right: Tensor, live: Tensor) -> Tensor:
         """Text vectors of a draw's nodes, float32 [m, dim].
