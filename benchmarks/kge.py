@@ -39,8 +39,9 @@ from pykeen.utils import complex_normalize
 
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel
+from kgkit.evaluation.link_prediction import KnownFacts, rank_triples
 from kgkit.recipe import load_recipe
-from kgkit.training.kge import KgeMethod, TargetTable, filtered_ranks
+from kgkit.training.kge import KgeMethod, TargetTable
 from kgkit.training.optimisers import build_optimisers, set_learning_rates
 from kgkit.views.benchmarks import read_benchmark
 from kgkit.views.splits import TripleSplit
@@ -91,8 +92,9 @@ def train_ours(view: TripleView, split: TripleSplit, recipe: EncoderRecipe, step
 
 def test_mrr(model: EncoderModel, view: TripleView, split: TripleSplit) -> float:
     """Filtered MRR of our side."""
-    known = TargetTable(torch.from_numpy(view.triples.copy()), view.num_relations)
-    return float((1 / filtered_ranks(model, torch.from_numpy(split.test.copy()), known)).mean())
+    assert model.concepts is not None
+    known = KnownFacts(view.triples, view.num_relations)
+    return float((1 / rank_triples(model.concepts.weight, model.eval().scorer, known, split.test)).mean())
 
 
 def pykeen_model(interaction: str, factory: CoreTriplesFactory, seed: int, dim: int = DIM) -> ERModel:

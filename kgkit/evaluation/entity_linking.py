@@ -10,20 +10,10 @@ import numpy as np
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.names import normalise
 from kgkit.errors import InputError
-from kgkit.evaluation.lexical import lexical_scores
-from kgkit.evaluation.name_bank import (
-    FillScores,
-    NameBank,
-    TextQueries,
-    dense_scores,
-    embed,
-    name_bank,
-    queries_of,
-    retrieval_ranks,
-)
+from kgkit.evaluation.name_bank import name_bank, queries_of, retrieval_ranks
 from kgkit.evaluation.outcomes import Answer, rank_outcomes
 from kgkit.evaluation.pubtator import DiseaseMention, corpus_file, read_pubtator
-from kgkit.evaluation.retrieval import NO_TEXT, MakeScores
+from kgkit.evaluation.retrieval import NO_TEXT, MakeScores, by_grams, by_vectors
 from kgkit.resources import resource
 
 _HITS = (1, 5)
@@ -45,13 +35,13 @@ def entity_linking(folder: Path, data: Path, file: str | None = None) -> Answer:
         the graph (see `normalise`); `all`: every mention, the others counted as wrong. `hits_at_1` is the
         accuracy. The resampled unit is the document.
     """
-    can_read = load_encoder(folder).reads_text
-    return _linking(folder, data, file, _by_vectors) if can_read else Answer(cannot=NO_TEXT)
+    encoder = load_encoder(folder)
+    return _linking(encoder, corpus_file(data, file), by_vectors) if encoder.reads_text else Answer(cannot=NO_TEXT)
 
 
 def lexical_entity_linking(folder: Path, data: Path, file: str | None = None) -> Answer:
     """The same mentions, answered by character n-grams."""
-    return _linking(folder, data, file, lambda _, bank, queries: lexical_scores(bank, queries.texts))
+    return _linking(load_encoder(folder), corpus_file(data, file), by_grams)
 
 
 def read_mesh_matches(path: Path | None = None) -> dict[str, list[str]]:
@@ -75,13 +65,8 @@ def read_mesh_matches(path: Path | None = None) -> dict[str, list[str]]:
     return matches
 
 
-def _by_vectors(encoder: ConceptEncoder, bank: NameBank, queries: TextQueries) -> FillScores:
-    return dense_scores(encoder, bank, embed(encoder, queries.texts, "mentions to vectors"))
-
-
-def _linking(folder: Path, data: Path, file: str | None, make_scores: MakeScores) -> Answer:
-    path = corpus_file(data, file)
-    mentions, encoder = read_pubtator(path), load_encoder(folder)
+def _linking(encoder: ConceptEncoder, path: Path, make_scores: MakeScores) -> Answer:
+    mentions = read_pubtator(path)
     rows = {concept: row for row, concept in enumerate(encoder.concepts)}
     gold = _gold(mentions, encoder, rows, read_mesh_matches())
     reachable = np.array([bool(right) for right in gold])

@@ -108,7 +108,7 @@ def _fill(scores: Tensor, scorer: RelationScorer, vectors: Tensor, query: tuple[
     given, relations = (torch.from_numpy(np.ascontiguousarray(part)) for part in query)
     score = scorer.score_tails if side == 0 else scorer.score_heads
     for at in range(0, len(vectors), _BLOCK):
-        scores[:, at : at + _BLOCK] = score(vectors[given], relations, vectors[at : at + _BLOCK])
+        scores[:, at : at + _BLOCK] = score(vectors[given], relations.to(vectors.device), vectors[at : at + _BLOCK])
 
 
 def tied_ranks(known: KnownFacts, triples: IntArray, num_candidates: int) -> FloatArray:

@@ -37,35 +37,38 @@ def synonym_retrieval(folder: Path) -> Answer:
         Parts `unambiguous` and `ambiguous`: test names of one and of several concepts; `inductive`: names of concepts
         that training never saw. `hits_at_1` is the accuracy.
     """
-    return _synonyms(folder, _by_vectors) if load_encoder(folder).reads_text else Answer(cannot=NO_TEXT)
+    encoder = load_encoder(folder)
+    return _synonyms(encoder, by_vectors) if encoder.reads_text else Answer(cannot=NO_TEXT)
 
 
 def lexical_synonym_retrieval(folder: Path) -> Answer:
     """The same queries, answered by character n-grams."""
-    return _synonyms(folder, _by_grams)
+    return _synonyms(load_encoder(folder), by_grams)
 
 
 def definition_retrieval(folder: Path) -> Answer:
     """Retrieval of concepts by held-out definitions; parts `test` and `inductive`."""
-    return _definitions(folder, _by_vectors) if load_encoder(folder).reads_text else Answer(cannot=NO_TEXT)
+    encoder = load_encoder(folder)
+    return _definitions(encoder, by_vectors) if encoder.reads_text else Answer(cannot=NO_TEXT)
 
 
 def lexical_definition_retrieval(folder: Path) -> Answer:
     """The same queries, answered by character n-grams."""
-    return _definitions(folder, _by_grams)
+    return _definitions(load_encoder(folder), by_grams)
 
 
-def _by_vectors(encoder: ConceptEncoder, bank: NameBank, queries: TextQueries) -> FillScores:
+def by_vectors(encoder: ConceptEncoder, bank: NameBank, queries: TextQueries) -> FillScores:
+    """Scores of the text tower's vectors."""
     return dense_scores(encoder, bank, embed(encoder, queries.texts, "queries to vectors"))
 
 
-def _by_grams(encoder: ConceptEncoder, bank: NameBank, queries: TextQueries) -> FillScores:
+def by_grams(encoder: ConceptEncoder, bank: NameBank, queries: TextQueries) -> FillScores:
+    """Scores of character n-grams."""
     return lexical_scores(bank, queries.texts)
 
 
-def _synonyms(folder: Path, make_scores: MakeScores) -> Answer:
-    encoder = load_encoder(folder)
-    table = read_held_out_names(folder).filter(pl.col("part").is_in(["test", "inductive"]))
+def _synonyms(encoder: ConceptEncoder, make_scores: MakeScores) -> Answer:
+    table = read_held_out_names(encoder.folder).filter(pl.col("part").is_in(["test", "inductive"]))
     table = table.with_columns(pl.col("concepts").list.unique().list.sort())
     is_test, many = (table["part"] == "test").to_numpy(), (table["concepts"].list.len() > 1).to_numpy()
     strata = {"unambiguous": is_test & ~many, "ambiguous": is_test & many, "inductive": ~is_test}
@@ -73,9 +76,8 @@ def _synonyms(folder: Path, make_scores: MakeScores) -> Answer:
     return _answer(encoder, queries, queries, strata, make_scores)
 
 
-def _definitions(folder: Path, make_scores: MakeScores) -> Answer:
-    encoder = load_encoder(folder)
-    table = read_held_out_definitions(folder).filter(pl.col("part").is_in(["test", "inductive"]))
+def _definitions(encoder: ConceptEncoder, make_scores: MakeScores) -> Answer:
+    table = read_held_out_definitions(encoder.folder).filter(pl.col("part").is_in(["test", "inductive"]))
     is_test = (table["part"] == "test").to_numpy()
     texts, concepts = table["definition"].to_list(), table["concept"].to_list()
     queries = queries_of(texts, [[concept] for concept in concepts])

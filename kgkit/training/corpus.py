@@ -8,17 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kgkit.encoder.config import HeldOutConfig
+from kgkit.encoder.config import EncoderRecipe, HeldOutConfig
 from kgkit.encoder.names import normalise
+from kgkit.evaluation.held_out_files import NAME_COLUMNS
 from kgkit.training.source import TrainingSource, without_concepts
-from kgkit.views.splits import TripleSplit, split_concepts, split_triples
+from kgkit.views.splits import TripleSplit, shuffle_tails, split_concepts, split_triples
 from kgkit.views.triples import IntArray, TripleView
 
 BoolArray = npt.NDArray[np.bool_]
-
-QUERY_NAMES = {"name": pl.String, "concepts": pl.List(pl.Int32), "part": pl.String}
-"""Held-out names: as written, rows of the concepts they name, `valid`, `test` or `inductive`."""
-QUERY_DEFINITIONS = {"concept": pl.Int32, "definition": pl.String, "part": pl.String}
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,9 @@ class Corpus:
             name alone, which is never drawn.
         definition_rows: int64 [D], concept row of each training definition.
         definitions: Their texts.
-        query_names: Columns of QUERY_NAMES.
-        query_definitions: Columns of QUERY_DEFINITIONS.
+        query_names: Held-out names as written, rows of the concepts they name, `valid`, `test` or `inductive`; columns
+            of held_out_files.NAME_COLUMNS.
+        query_definitions: Columns of held_out_files.DEFINITION_COLUMNS.
     """
 
     view: TripleView
@@ -90,9 +88,14 @@ def build_corpus(source: TrainingSource, held_out: HeldOutConfig, seed: int) -> 
         name_starts=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
         definition_rows=seen["concept"].to_numpy().astype(np.int64),
         definitions=seen["definition"],
-        query_names=queries.select(list(QUERY_NAMES)),
+        query_names=queries.select(list(NAME_COLUMNS)),
         query_definitions=definitions.filter(pl.col("part").is_in(["valid", "test", "inductive"])),
     )
+
+
+def training_facts(split: TripleSplit, recipe: EncoderRecipe) -> IntArray:
+    """The training facts, int64 [n, 3]; those of the control have their tails permuted within each relation."""
+    return shuffle_tails(split.train, recipe.seed) if recipe.held_out.control == "shuffled-graph" else split.train
 
 
 def _names(source: TrainingSource) -> pl.DataFrame:

@@ -16,14 +16,14 @@ from kgkit.encoder.matrix_forms import cubed_norm
 from kgkit.encoder.model import EncoderModel
 from kgkit.encoder.relation_scorer import RelationLoss, negative_sampler
 from kgkit.errors import InputError
-from kgkit.ranking import realistic_ranks
+from kgkit.evaluation.link_prediction import KnownFacts, rank_triples
+from kgkit.training.corpus import training_facts
 from kgkit.training.method import Tokens, step_generator
-from kgkit.views.splits import TripleSplit, shuffle_tails
+from kgkit.views.splits import TripleSplit
 
 _VALIDATION_TRIPLES = 1000
 _CACHED_LABELS = 1 << 24
 """Numbers in a label matrix kept for the whole run (64 MB); beyond, each step makes its own rows."""
-_BLOCK = 1 << 24
 _ORDER, _NEGATIVES = 10, 11
 
 
@@ -260,13 +260,10 @@ class KgeMethod:
 
     def __init__(self, model: EncoderModel, split: TripleSplit, recipe: EncoderRecipe) -> None:
         self._model, self._recipe = model, recipe
-        train = split.train
-        if recipe.held_out.control == "shuffled-graph":
-            train = shuffle_tails(train, recipe.seed)
-        triples = torch.from_numpy(np.ascontiguousarray(train, dtype=np.int64))
-        self._valid = torch.from_numpy(np.ascontiguousarray(split.valid, dtype=np.int64))
-        known = np.concatenate([split.train, split.valid, split.test]).astype(np.int64)
-        self._truths = TargetTable(torch.from_numpy(known), model.num_relations) if len(split.valid) else None
+        triples = torch.from_numpy(np.ascontiguousarray(training_facts(split, recipe), dtype=np.int64))
+        self._valid = split.valid[:: max(1, -(-len(split.valid) // _VALIDATION_TRIPLES))]
+        if len(self._valid):
+            self._known = KnownFacts(np.concatenate([split.train, split.valid, split.test]), model.num_relations)
         self._sampling: _Sampling
         sampling = recipe.relation.sampling
         _check_smoothing(recipe)
@@ -295,10 +292,9 @@ class KgeMethod:
 
     def validate(self) -> Mapping[str, float]:
         """Filtered MRR of up to 1,000 validation facts, both sides, realistic ties, every concept a candidate."""
-        if self._truths is None:
+        if not len(self._valid):
             return {}
-        every = max(1, -(-len(self._valid) // _VALIDATION_TRIPLES))
-        ranks = filtered_ranks(self._model, self._valid[::every], self._truths)
+        ranks = rank_triples(_weight(self._model), self._model.scorer, self._known, self._valid)
         return {"mrr": float((1 / ranks).mean())}
 
     def state(self) -> dict[str, Tensor]:
@@ -319,35 +315,6 @@ class KgeMethod:
         anchors: Tensor = self._model.concepts(draw.anchors.to(device))
         concept_norms = cubed_norm(anchors, is_complex=scorer.is_complex)
         return (concept_norms + scorer.relation_norms(draw.directed.to(device))).mean()
-
-
-@torch.no_grad()
-def filtered_ranks(
-    model: EncoderModel, triples: Tensor, truths: TargetTable
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Realistic ranks among all concepts, other known answers left out; first all tails, then all heads.
-
-    Args:
-        model: Its free vectors and scorer.
-        triples: int64 [n, 3].
-        truths: Knows all of `triples`.
-
-    Returns:
-        float64 [2n], 1-based.
-    """
-    weight, was_training = _weight(model), model.training
-    model.eval()
-    asked, ranks = directed_triples(triples, model.num_relations), []
-    for anchors, directed, targets in (part.unbind(1) for part in torch.split(asked, max(1, _BLOCK // len(weight)))):
-        scores = model.scorer.score_directed(
-            F.embedding(anchors.to(weight.device), weight), directed.to(weight.device), weight
-        )
-        known = np.zeros(tuple(scores.shape), dtype=np.bool_)
-        place, concept = truths.answers(truths.find(anchors, directed))
-        known[place.numpy(), concept.numpy()] = True
-        ranks.append(realistic_ranks(scores.float().cpu().numpy(), targets.numpy(), known))
-    model.train(was_training)
-    return np.concatenate(ranks)
 
 
 def _weight(model: EncoderModel) -> Tensor:

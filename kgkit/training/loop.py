@@ -28,7 +28,7 @@ from kgkit.training.corpus import Corpus, build_corpus
 from kgkit.training.curve import TrainingLog, draw_curve
 from kgkit.training.method import Method, Tokens, seed_torch
 from kgkit.training.methods import build_method
-from kgkit.training.optimisers import build_optimisers, set_learning_rates, text_parameters
+from kgkit.training.optimisers import build_optimisers, set_learning_rates, split_parameters
 from kgkit.training.reading import StepReader, share_gradients
 from kgkit.training.saving import measure_encoder, save_encoder
 from kgkit.training.source import TrainingSource, read_source
@@ -163,9 +163,7 @@ def _train(run: _Run) -> None:
     train, at = run.recipe.train, run.at
     is_main = run.accelerator.is_main_process
     run.model.train()
-    text = text_parameters(run.model)
-    kept = {id(parameter) for parameter in text}
-    rest = [parameter for parameter in run.model.parameters() if id(parameter) not in kept]
+    text, rest = split_parameters(run.model)
     per_step = _items(run.recipe)
     with (
         TrainingLog(run.folder, at.step, enabled=is_main) as log,
@@ -179,7 +177,8 @@ def _train(run: _Run) -> None:
             budget = f", {fraction:.0%} of {train.cpu_minutes:g} processor minutes" if train.cpu_minutes else ""
             report.advance(per_step, note=f"loss {losses['total']:.3f}{budget}")
             record: dict[str, Any] = {"step": at.step, "losses": losses}
-            if _is_time_to_measure(run):
+            if (passed := _points_passed(run)) > at.measured:
+                at.measured = passed
                 record |= _measure(run)
             if at.step % train.log_every == 0 or len(record) > 2 or at.step == 1:
                 log.write(record | {"cpu_seconds": round(run.cpu_seconds, 2)})
@@ -238,15 +237,14 @@ def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str
     return sums
 
 
-def _is_time_to_measure(run: _Run) -> bool:
-    """At even distances over the run, and at its end."""
+def _points_passed(run: _Run) -> int:
+    """Measurements that are due by now: at even distances over the run, the last at its end."""
     points = run.recipe.train.curve_points
-    return bool(points) and math.floor(_fraction(run) * points + 1e-9) > run.at.measured
+    return math.floor(_fraction(run) * points + 1e-9) if points else 0
 
 
 def _measure(run: _Run) -> dict[str, float]:
-    at, points = run.at, run.recipe.train.curve_points
-    at.measured = math.floor(_fraction(run) * points + 1e-9)
+    at = run.at
     run.model.eval()
     try:
         figures = dict(run.method.validate())

@@ -17,9 +17,9 @@ def build_optimisers(model: EncoderModel, recipe: EncoderRecipe) -> list[torch.o
     Every parameter group has its highest learning rate under `peak`.
     """
     sparse = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
-    text = [parameter for parameter in text_parameters(model) if parameter.requires_grad]
-    taken = {id(parameter) for parameter in (*sparse, *text)}
-    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in taken]
+    taken = {id(parameter) for parameter in sparse}
+    text, rest = ([parameter for parameter in side if parameter.requires_grad and id(parameter) not in taken]
+                  for side in split_parameters(model))  # fmt: skip
     groups = []
     for parameters, peak in ((text, recipe.train.text_learning_rate), (rest, recipe.train.graph_learning_rate)):
         for decay, is_wanted in ((recipe.train.weight_decay, _decays), (0.0, lambda parameter: not _decays(parameter))):
@@ -40,9 +40,11 @@ def _decays(parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1
 
 
-def text_parameters(model: EncoderModel) -> list[nn.Parameter]:
-    """Parameters of the text tower."""
-    return [] if model.text is None else list(model.text.parameters())
+def split_parameters(model: EncoderModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters of the text tower, and all others."""
+    text = [] if model.text is None else list(model.text.parameters())
+    taken = {id(parameter) for parameter in text}
+    return text, [parameter for parameter in model.parameters() if id(parameter) not in taken]
 
 
 def set_learning_rates(optimisers: list[torch.optim.Optimizer], train: TrainingConfig, fraction: float) -> None:

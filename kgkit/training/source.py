@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,9 @@ from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS
 from kgkit.errors import InputError
 from kgkit.files import sha256_file
 from kgkit.graph.store import KnowledgeGraph
-from kgkit.views.benchmarks import read_benchmark
+from kgkit.views.benchmarks import find_part, read_benchmark, read_lines
 from kgkit.views.splits import TripleSplit
 from kgkit.views.triples import TripleView, open_triples
-
-_TEXTS = ("entity2text.txt", "entity2text.txt.gz")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def read_source(path: Path) -> TrainingSource:
 
 
 def _is_benchmark(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("train.txt", "train.txt.gz"))
+    return find_part(path, "train") is not None
 
 
 def _read_graph(path: Path) -> TrainingSource:
@@ -108,14 +105,10 @@ def _read_benchmark(path: Path) -> TrainingSource:
 
 def _texts(path: Path) -> dict[str, str]:
     """Entity -> its text; empty without a file of texts."""
-    file = next((path / name for name in _TEXTS if (path / name).is_file()), None)
+    file = find_part(path, "entity2text")
     if file is None:
         return {}
-    try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        lines = data.decode("utf-8").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable as text ({error})", file) from error
+    lines = read_lines(file)
     pairs = [line.split("\t") for line in lines]
     wrong = next((number for number, pair in enumerate(pairs, 1) if len(pair) != 2), None)
     if wrong is not None:

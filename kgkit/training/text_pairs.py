@@ -14,12 +14,11 @@ from kgkit.encoder.batching import TokenRows
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel
 from kgkit.errors import InputError
-from kgkit.training.corpus import Corpus
+from kgkit.training.corpus import Corpus, training_facts
 from kgkit.training.method import Reader, Tokens
 from kgkit.training.objectives import kad_soft_contrast, mask_tokens
 from kgkit.training.tokens import TokenStore
 from kgkit.training.validation import synonym_figure
-from kgkit.views.splits import shuffle_tails
 from kgkit.views.triples import IntArray
 
 
@@ -58,9 +57,7 @@ class TextPairsMethod:
         assert model.text is not None
         self._model, self._tower, self._recipe = model, model.text, recipe
         self._corpus, self._read = corpus, read
-        train = corpus.split.train
-        if recipe.held_out.control == "shuffled-graph":
-            train = shuffle_tails(train, recipe.seed)
+        train = training_facts(corpus.split, recipe)
         self._triples, self._defined = train, corpus.definition_rows
         if not len(train) + len(self._defined):
             raise InputError("text pairs are made of facts and definitions, and the graph has neither for training")

@@ -14,7 +14,7 @@ from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel, all_concept_vectors
 from kgkit.encoder.relation_scorer import RelationLoss
 from kgkit.encoder.sampler import NeighbourSampler, SampledGraph
-from kgkit.training.corpus import Corpus
+from kgkit.training.corpus import Corpus, training_facts
 from kgkit.training.method import Reader, Tokens, step_generator
 from kgkit.training.mining import nearest_rows
 from kgkit.training.objectives import (
@@ -26,7 +26,6 @@ from kgkit.training.objectives import (
 )
 from kgkit.training.tokens import TokenStore
 from kgkit.training.validation import synonym_figure, triple_figure
-from kgkit.views.splits import shuffle_tails
 from kgkit.views.triples import IntArray
 
 _MINED = 8
@@ -84,12 +83,10 @@ class TowersMethod:
         self._definitions = TokenStore.build(
             folder / "tokens" / "definitions", corpus.definitions, model.text, recipe.text.max_definition_tokens
         )
-        counts = np.diff(corpus.name_starts)
-        self._several = np.flatnonzero((counts > 1) & ~corpus.unseen)
+        self._counts = np.diff(corpus.name_starts)
+        self._several = np.flatnonzero((self._counts > 1) & ~corpus.unseen)
         self._seen = np.flatnonzero(~corpus.unseen)
-        train = corpus.split.train
-        if recipe.held_out.control == "shuffled-graph":
-            train = shuffle_tails(train, recipe.seed)
+        train = training_facts(corpus.split, recipe)
         self._triples = train
         view = corpus.view
         self.sizes = (view.num_concepts, view.num_relations)
@@ -206,13 +203,13 @@ class TowersMethod:
 
     def _two_names(self, generator: np.random.Generator, rows: IntArray) -> tuple[IntArray, IntArray]:
         """Positions of two different names of each concept."""
-        start, count = self._corpus.name_starts[rows], np.diff(self._corpus.name_starts)[rows]
+        start, count = self._corpus.name_starts[rows], self._counts[rows]
         one = (generator.random(len(rows)) * count).astype(np.int64)
         other = (one + 1 + (generator.random(len(rows)) * (count - 1)).astype(np.int64)) % count
         return start + one, start + other
 
     def _any_name(self, generator: np.random.Generator, rows: IntArray) -> IntArray:
-        start, count = self._corpus.name_starts[rows], np.diff(self._corpus.name_starts)[rows]
+        start, count = self._corpus.name_starts[rows], self._counts[rows]
         return start + (generator.random(len(rows)) * count).astype(np.int64)
 
     def _neighbourhood(self, generator: np.random.Generator, triples: IntArray, named: IntArray) -> SampledGraph:
@@ -270,5 +267,4 @@ class TowersMethod:
             return self._bank[rows]
         seeds = torch.from_numpy(np.ascontiguousarray(rows))
         graph = self._sampler.sample(seeds, self._recipe.graph.fanouts, step_generator(self._recipe.seed, 0, 1))
-        features = self._bank[graph.nodes].to(self._model.log_scale.device)
-        return self._model.concept_vectors(features, graph).cpu()
+        return self._model.concept_vectors(self._bank[graph.nodes], graph).cpu()

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.encoder.text_tower import TextTower
+from kgkit.evaluation.link_prediction import KnownFacts, rank_triples
 from kgkit.ranking import realistic_ranks
 from kgkit.training.corpus import Corpus
 from kgkit.training.method import Reader
-from kgkit.training.objectives import known_keys, relation_truth_mask
 from kgkit.views.triples import IntArray
 
 _QUERIES = 200
@@ -55,7 +54,6 @@ def synonym_figure(corpus: Corpus, tower: TextTower, read: Reader, recipe: Encod
     return {"valid_synonym_mrr": float((1 / realistic_ranks(scores, positive, known)).mean())}
 
 
-@torch.no_grad()
 def triple_figure(corpus: Corpus, scorer: RelationScorer, vectors_of: Callable[[IntArray], Tensor]) -> float:
     """Filtered MRR, both sides, of up to 200 validation facts among their ends and 1,000 other concepts.
 
@@ -68,16 +66,14 @@ def triple_figure(corpus: Corpus, scorer: RelationScorer, vectors_of: Callable[[
     facts = valid[:: max(1, len(valid) // _QUERIES)]
     others = np.random.default_rng(4).permutation(corpus.view.num_concepts)[:_DISTRACTORS]
     concepts = np.unique(np.concatenate([facts[:, 0], facts[:, 2], others]))
-    vectors, sizes = vectors_of(concepts), (corpus.view.num_concepts, corpus.view.num_relations)
-    known = known_keys(torch.from_numpy(corpus.view.triples), sizes)
-    heads, tails = (torch.from_numpy(np.searchsorted(concepts, facts[:, column])) for column in (0, 2))
-    relations, every = torch.from_numpy(facts[:, 1].copy()), torch.from_numpy(concepts)
-    device = next(scorer.parameters()).device
-    vectors, where = vectors.to(device), relations.to(device)
-    true_tails = relation_truth_mask(known, every[heads][:, None], relations[:, None], every[None, :], sizes)
-    true_heads = relation_truth_mask(known, every[None, :], relations[:, None], every[tails][:, None], sizes)
-    by_tail = scorer.score_tails(vectors[heads], where, vectors).float().cpu().numpy()
-    by_head = scorer.score_heads(vectors[tails], where, vectors).float().cpu().numpy()
-    ranks = [realistic_ranks(by_tail, tails.numpy(), true_tails.numpy()),
-             realistic_ranks(by_head, heads.numpy(), true_heads.numpy())]  # fmt: skip
-    return float((1 / np.concatenate(ranks)).mean())
+    row = np.full(corpus.view.num_concepts, -1)
+    row[concepts] = np.arange(len(concepts))
+
+    def among(triples: IntArray) -> IntArray:
+        """Facts between the sampled concepts, in their rows."""
+        moved = np.stack([row[triples[:, 0]], triples[:, 1], row[triples[:, 2]]], axis=1)
+        return moved[(moved >= 0).all(axis=1)]
+
+    known = KnownFacts(among(corpus.view.triples), corpus.view.num_relations)
+    vectors = vectors_of(concepts).to(next(scorer.parameters()).device)
+    return float((1 / rank_triples(vectors, scorer, known, among(facts))).mean())

@@ -26,19 +26,33 @@ def read_benchmark(folder: Path) -> tuple[TripleView, TripleSplit]:
     return view, TripleSplit(train, valid, test, seed=None)
 
 
-def _read_part(folder: Path, part: str) -> list[Fact]:
-    names = (f"{part}.txt", f"{part}.txt.gz")
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"a benchmark has {names[0]} or {names[1]}; neither is here", folder)
-    rows: list[Fact] = []
+def find_part(folder: Path, part: str) -> Path | None:
+    """A file of a benchmark, plain or gzipped; None if it is not there."""
+    paths = (folder / f"{part}.txt", folder / f"{part}.txt.gz")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a file of a benchmark, without their ends.
+
+    Raises:
+        InputError: if it is damaged or not UTF-8.
+    """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = data.decode("utf-8").removesuffix("\n").split("\n") if data else []
+        text = data.decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"not readable as text ({error})", path) from error
-    for number, line in enumerate(lines, start=1):
-        fields = line.removesuffix("\r").split("\t")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def _read_part(folder: Path, part: str) -> list[Fact]:
+    path = find_part(folder, part)
+    if path is None:
+        raise InputError(f"a benchmark has {part}.txt or {part}.txt.gz; neither is here", folder)
+    rows: list[Fact] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.split("\t")
         if len(fields) != len(("head", "relation", "tail")) or not all(fields):
             raise InputError(f"expected head, relation and tail with tabs between, found {line!r}", path, number)
         rows.append((fields[0], fields[1], fields[2]))
