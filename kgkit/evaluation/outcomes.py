@@ -108,6 +108,11 @@ def means(columns: Columns, weights: IntArray) -> dict[str, float]:
     return {name: float(weights @ values) / total for name, values in columns.items()}
 
 
+def figures_of(outcomes: Outcomes, statistic: Statistic = means) -> dict[str, float]:
+    """The figures of some outcomes alone, without resamples."""
+    return statistic(outcomes.columns, np.ones(len(outcomes.units), dtype=np.int64))
+
+
 def measure(outcomes: Outcomes, seed: int, statistic: Statistic = means) -> Measured:
     """Figures of some outcomes, with their values on 1,000 resamples of the units.
 
@@ -117,7 +122,7 @@ def measure(outcomes: Outcomes, seed: int, statistic: Statistic = means) -> Meas
         statistic: Makes the figures.
     """
     count = int(outcomes.units.max()) + 1
-    figures = statistic(outcomes.columns, np.ones(len(outcomes.units), dtype=np.int64))
+    figures = figures_of(outcomes, statistic)
     drawn = [statistic(outcomes.columns, np.bincount(units, minlength=count)[outcomes.units])
              for units in resample(count, seed)]  # fmt: skip
     replicates = {name: np.array([figure[name] for figure in drawn]) for name in figures}

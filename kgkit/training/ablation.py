@@ -14,7 +14,7 @@ import numpy as np
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError, choices
 from kgkit.evaluation.evaluate import LEXICAL, TASKS, Sources
-from kgkit.evaluation.outcomes import Answer, Outcomes, measure, refuse_unpaired
+from kgkit.evaluation.outcomes import Answer, Measured, Outcomes, figures_of, means, measure, refuse_unpaired
 from kgkit.files import read_manifest, write_json_atomically, write_text_atomically
 from kgkit.progress import progress
 from kgkit.recipe import load_recipe, recipe_to_dict
@@ -135,6 +135,9 @@ def render(result: Mapping[str, Any]) -> str:
     ]
     for name in dict.fromkeys(row["measurement"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["measurement"] == name]
+        if "cannot" in rows[0]:
+            lines += ["", f"## {name}: {rows[0]['variant']} cannot be measured: {rows[0]['cannot']}"]
+            continue
         lines += ["", f"## {name}: {rows[0]['figure']}, {rows[0]['part']}, {rows[0]['num_queries']:,} queries", "",
                   "| variant | mean (95%) | sd over seeds | difference (95%) | CPU minutes | pairs |",
                   "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
@@ -188,11 +191,16 @@ def _measured(
     manifests = {
         variant.name: [read_manifest(_folder(out, variant, seed), "encoder") for seed in seeds] for variant in variants
     }
+    heading = {"measurement": measurement.name}
+    if not all(answer.parts for answer in first):
+        reason = next(answer.cannot for answer in first if not answer.parts)
+        return [{"variant": variants[0].name, "cannot": reason} | heading]  # nothing to compare the others with
     part = next(iter(first[0].parts))
-    reference = _pooled(first, part)
+    reference = _whole(first, part)
     return [
-        {"variant": name, "measurement": measurement.name, "part": part}
-        | _row(found, part, reference if name != variants[0].name else None)
+        {"variant": name, "part": part}
+        | heading
+        | _row(found, part, reference, is_first=name == variants[0].name)
         | {
             "cpu_minutes": _mean(manifests.get(name), "cpu_seconds", 60),
             "pairs": _mean(manifests.get(name), "pairs", 1),
@@ -201,15 +209,13 @@ def _measured(
     ]
 
 
-def _row(answers: Sequence[Answer], part: str, ours: Outcomes | None) -> dict[str, Any]:
+def _row(answers: Sequence[Answer], part: str, reference: Measured, *, is_first: bool) -> dict[str, Any]:
     cannot = next((answer.cannot for answer in answers if part not in answer.parts), None)
-    figure = next(iter(ours.columns)) if ours is not None else None
     if cannot is not None:
-        return {"cannot": cannot, "figure": figure}
-    pooled = _pooled(answers, part)
-    figure = next(iter(pooled.columns))
-    whole = measure(pooled, seed=0)
-    by_seed = [measure(answer.parts[part], seed=0).figures[figure] for answer in answers]
+        return {"cannot": cannot}
+    whole = reference if is_first else _whole(answers, part)
+    figure = next(iter(whole.figures))
+    by_seed = [figures_of(answer.parts[part], answer.statistics.get(part, means))[figure] for answer in answers]
     row = {
         "figure": figure,
         "mean": float(np.mean(by_seed)),
@@ -219,10 +225,15 @@ def _row(answers: Sequence[Answer], part: str, ours: Outcomes | None) -> dict[st
         "num_queries": whole.num_queries,
         "difference": None,
     }
-    if ours is not None:
-        difference = measure(ours, seed=0).minus(whole)
+    if not is_first:
+        difference = reference.minus(whole)
         row |= {"difference": difference[figure], "difference_interval": difference[f"{figure}_interval"]}
     return row
+
+
+def _whole(answers: Sequence[Answer], part: str) -> Measured:
+    """The figures of all seeds' queries together."""
+    return measure(_pooled(answers, part), seed=0, statistic=answers[0].statistics.get(part, means))
 
 
 def _pooled(answers: Sequence[Answer], part: str) -> Outcomes:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from tiny_thorax import SMALL
 
 from kgkit.encoder.artifact import load_encoder
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError
 from kgkit.evaluation.evaluate import evaluate
+from kgkit.evaluation.retrieval import NO_TEXT
 from kgkit.recipe import recipe_to_dict
 from kgkit.training.ablation import SWITCHES, Measurement, Variant, ablate, make_variants
 
@@ -85,8 +87,41 @@ def test_the_table_is_what_the_encoders_say(
 
     digests = {seed: load_encoder(out / "fast" / f"seed-{seed}").digest for seed in (0, 1)}
     shutil.rmtree(out / "without-relation" / "seed-1")
-    assert ablate(tiny_kg, out, chosen, [0, 1], [TASK]) == result, "what is there is not trained again"
+    again = ablate(tiny_kg, out, chosen, [0, 1], [TASK])
+    for row in (*result["rows"], *again["rows"]):
+        assert row.pop("cpu_minutes") > 0  # one of the encoders was trained anew, which took its own time
+    assert again == result, "what is there is not trained again, and what is gone comes out the same"
     assert digests == {seed: load_encoder(out / "fast" / f"seed-{seed}").digest for seed in (0, 1)}
+
+
+def test_a_task_whose_figure_is_no_mean_is_measured_as_evaluate_measures_it(
+    tmp_path: Path, tiny_encoder: Path, variants: list[Variant]
+) -> None:
+    data = tmp_path / "pairs"
+    data.mkdir()
+    pairs = [("lung", "heart", 1), ("lung", "lungs", 3), ("rib", "tb", 0), ("effusion", "fluid in the lung", 2)]
+    header = "snomed_label_1\tsnomed_label_2\tmean_rating\n"
+    (data / "EHR-RelA.tsv").write_text(header + "".join(f"{a}\t{b}\t{c}\n" for a, b, c in pairs), encoding="utf-8")
+    shutil.copytree(tiny_encoder, tmp_path / "out" / "fast" / "seed-0")
+    recipe = TypeAdapter(EncoderRecipe).validate_python(load_encoder(tiny_encoder).manifest["recipe"])
+    result = ablate(tmp_path, tmp_path / "out", [Variant("fast", recipe)], [0], [Measurement("relatedness", data)])
+    (row,) = result["rows"]
+    (expected,) = evaluate(tiny_encoder, "relatedness", data)["rows"]
+    assert (row["figure"], row["mean"]) == ("spearman", pytest.approx(expected["spearman"]))
+    assert row["interval"] == pytest.approx(expected["spearman_interval"])
+
+
+def test_a_task_that_the_first_variant_cannot_do_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "ring"
+    folder.mkdir()
+    facts = [f"e{i}\tnext\te{(i + 1) % 9}" for i in range(9)]
+    for name, lines in (("train", facts), ("valid", facts[:1]), ("test", facts[1:3])):
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = ["train.steps=2", "relation.concept_dim=8"]
+    result = ablate(folder, tmp_path / "out", make_variants("kge", settings, [], [], shuffled=False), [0],
+                    [Measurement("synonym"), TASK])  # fmt: skip
+    assert [row.get("cannot") for row in result["rows"]] == [NO_TEXT, None]
+    assert "## synonym: kge cannot be measured: it has no text tower" in (tmp_path / "out" / "ablation.md").read_text()
 
 
 def test_a_folder_of_another_recipe_is_not_overwritten(
