@@ -82,16 +82,18 @@ class ObjectiveConfig:
 class TrainingConfig:
     """The loop. One step draws from every objective and updates everything at once."""
 
-    steps: int  # optimiser steps at most; 0 leaves everything as it starts
+    steps: int  # optimiser steps at most, fact_steps apart; 0 leaves everything as it starts
     cpu_minutes: float  # processor time at most, of all threads, reading included; 0: no limit
     synonym_pairs: int  # per step
     definitions: int  # per step
     text_pairs: int  # per step
     hard_negatives: int  # of the 8 nearest other concepts, those drawn into the batch beside each concept; 0: none
-    mine_every: int  # steps between two minings of the nearest concepts
+    mine_every: int  # steps between two minings by the tower's vectors; 0: once, by the words the names share
     token_masking: float  # chance per step and side that 15% of the tokens are masked (KAD); 0: never
     text_learning_rate: float
     graph_learning_rate: float  # of everything beside the text tower
+    fact_steps: int  # further steps, on facts alone, once texts are learnt and stay so; 0: every step draws from all
+    text_share: float  # of a run with fact_steps, the part of its processor time that goes to texts
     warmup_fraction: float  # of the run
     decay: Literal["cosine", "none"]
     weight_decay: float
@@ -138,8 +140,11 @@ class EncoderRecipe:
             raise InputError(
                 f"recipe key 'objectives.graph_to_text' is {self.objectives.graph_to_text}, expected 0 to 1"
             )
-        if self.train.steps < 0:
-            raise InputError(f"recipe key 'train.steps' is {self.train.steps}, expected 0 or more")
+        if not 0 < self.train.text_share < 1:
+            raise InputError(f"recipe key 'train.text_share' is {self.train.text_share}, expected between 0 and 1")
+        for key in ("steps", "fact_steps"):
+            if getattr(self.train, key) < 0:
+                raise InputError(f"recipe key 'train.{key}' is {getattr(self.train, key)}, expected 0 or more")
         for key in ("names", "definitions", "triples", "concepts"):
             fraction = getattr(self.held_out, key)
             if not 0 <= fraction < 0.5:
@@ -149,6 +154,13 @@ class EncoderRecipe:
         if self.text.model == "none" and (self.graph.family != "none" or self._reads_text()):
             problem = "the graph tower and every objective but 'relation' need a text tower; switch them off"
             raise InputError(f"recipe key 'text.model' is 'none': {problem}")
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether texts are learnt first and facts after."""
+        weights = self.objectives
+        aligns = weights.alignment and self.graph.family != "none"
+        return bool(self.train.fact_steps and self.text.model != "none" and (weights.relation or aligns))
 
     def _reads_text(self) -> bool:
         weights = self.objectives

@@ -28,7 +28,7 @@ SWITCHES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "synonym": ("objectives.synonym=0",),
         "definition": ("objectives.definition=0",),
         "hard-negatives": ("train.hard_negatives=0",),
-        "training": ("train.steps=0",),
+        "training": ("train.steps=0", "train.fact_steps=0"),
     }
 )
 """What can be switched off, and how; `training` leaves every weight as it starts."""

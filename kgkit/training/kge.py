@@ -112,6 +112,11 @@ class KgeDraw:
     allowed: Tensor | None = None
     tokens: Tokens = ()
 
+    @property
+    def items(self) -> int:
+        """Questions."""
+        return len(self.anchors)
+
 
 class _Sampling(Protocol):
     """Which candidates a step scores, and the loss on them."""
@@ -303,6 +308,19 @@ class KgeMethod:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Nothing to take back."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """There is one kind of step alone."""
+        return False
+
+    def end_texts(self) -> None:
+        """Not called."""
+
+    @property
+    def preferred(self) -> Tensor | None:
+        """Read with all other names."""
+        return None
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
         """The free vectors as unit rows, float32 [N, dim]; scores need the rows as they are, `concepts.weight`."""

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
 
-from kgkit.encoder.config import EncoderRecipe
+from kgkit.encoder.config import EncoderRecipe, TrainingConfig
 from kgkit.encoder.model import EncoderModel
 from kgkit.encoder.precision import autocast_for, choose_precision
 from kgkit.errors import InputError, KgkitError
@@ -41,6 +41,8 @@ class _Progress:
     """Where a run stands; what a checkpoint carries beside tensors."""
 
     step: int = 0
+    text_steps: int | None = None  # step after which texts were learnt, in a run that takes turns
+    items: int = 0  # pairs, definitions and facts learnt from
     cpu_seconds: float = 0.0  # of all earlier attempts
     best: float = -math.inf
     best_step: int = 0
@@ -62,11 +64,24 @@ class _Run:
     about: dict[str, Any]
     at: _Progress = field(default_factory=_Progress)
     began: float = field(default_factory=time.process_time)
+    uncounted: float = 0.0  # seconds of this attempt that went to names which every encoder has to read in the end
 
     @property
     def cpu_seconds(self) -> float:
         """Processor time spent so far, of all threads and attempts."""
-        return self.at.cpu_seconds + time.process_time() - self.began
+        return self.at.cpu_seconds + time.process_time() - self.began - self.uncounted
+
+
+class _TimeLeft:
+    """Says how much of a run is over, and how long the rest will take at the pace of this attempt."""
+
+    def __init__(self, fraction: float, train: TrainingConfig) -> None:
+        self._fraction, self._began = fraction, time.monotonic()
+        self._budget = f" of {train.cpu_minutes:g} processor minutes" if train.cpu_minutes else ""
+
+    def __call__(self, fraction: float) -> str:
+        pace = (time.monotonic() - self._began) / max(fraction - self._fraction, 1e-9)
+        return f"{min(fraction, 1):.0%}{self._budget}, {pace * max(1 - fraction, 0):.0f} s left"
 
 
 def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = False) -> dict[str, Any]:
@@ -144,7 +159,7 @@ def _prepare(
 
     method = build_method(model, corpus, recipe, folder, read)
     reader = StepReader(model.text, accelerator, autocast, recipe.train.cache_texts)
-    optimisers = build_optimisers(model, recipe)
+    optimisers = build_optimisers(model, recipe, takes_turns=method.takes_turns)
     run = _Run(recipe, model, method, reader, accelerator, optimisers, folder, about | {"precision": precision})
     if checkpoint.exists():
         tensors, state = load_checkpoint(checkpoint, model, optimisers)
@@ -164,18 +179,19 @@ def _train(run: _Run) -> None:
     is_main = run.accelerator.is_main_process
     run.model.train()
     text, rest = split_parameters(run.model)
-    per_step = _items(run.recipe)
+    left = _TimeLeft(_fraction(run), train)
     with (
         TrainingLog(run.folder, at.step, enabled=is_main) as log,
-        progress("training", None if train.cpu_minutes else (train.steps - at.step) * per_step, "pairs") as report,
+        progress("training", None, "pairs") as report,
     ):
-        while at.step < train.steps and (fraction := _fraction(run)) < 1 and not _has_stopped(run):
+        while _fraction(run) < 1 and not _has_stopped(run):
+            _end_texts_if_due(run)
             at.step += 1
-            set_learning_rates(run.optimisers, train, max(fraction, (at.step - 0.5) / train.steps))
+            set_learning_rates(run.optimisers, train, _fraction(run, at.step - 0.5))
+            items = at.items
             losses = _step(run, text, rest)
             _require_finite(losses, run)
-            budget = f", {fraction:.0%} of {train.cpu_minutes:g} processor minutes" if train.cpu_minutes else ""
-            report.advance(per_step, note=f"loss {losses['total']:.3f}{budget}")
+            report.advance(at.items - items, note=f"loss {losses['total']:.3f}, {left(_fraction(run))}")
             record: dict[str, Any] = {"step": at.step, "losses": losses}
             if (passed := _points_passed(run)) > at.measured:
                 at.measured = passed
@@ -190,24 +206,40 @@ def _train(run: _Run) -> None:
         load_checkpoint(run.folder / BEST, run.model)
 
 
-def _items(recipe: EncoderRecipe) -> int:
-    """Training items per step: synonym pairs, definitions, text pairs and triples of the objectives that are on."""
-    weights, train = recipe.objectives, recipe.train
-    counts = ((weights.synonym, train.synonym_pairs), (weights.definition, train.definitions),
-              (weights.text_pairs, train.text_pairs), (weights.relation, recipe.relation.triples))  # fmt: skip
-    return sum(count for weight, count in counts if weight) * train.accumulate
+def _fraction(run: _Run, step: float | None = None) -> float:
+    """How much of the run is over, by steps or by processor time, whichever is more; the same in all processes.
 
-
-def _fraction(run: _Run) -> float:
-    """How much of the run is over, by steps or by processor time, whichever is more; the same in all processes."""
-    train = run.recipe.train
-    by_steps = run.at.step / train.steps if train.steps else 1.0
+    Args:
+        run: The run.
+        step: Steps that are over; those that are, if not given.
+    """
+    train, at = run.recipe.train, run.at
+    step = at.step if step is None else step
+    by_steps = step / train.steps if train.steps else 1.0
+    if run.method.takes_turns:
+        share = train.text_share
+        of_facts = 0.0 if at.text_steps is None else (step - at.text_steps) / train.fact_steps
+        by_steps = share * min(by_steps, 1.0) if at.text_steps is None else share + (1 - share) * of_facts
     if not train.cpu_minutes:
         return by_steps
     spent = torch.tensor([run.cpu_seconds / (60 * train.cpu_minutes)], device=run.accelerator.device)
     if run.accelerator.num_processes > 1:
         spent = broadcast(spent)
     return max(by_steps, float(spent))
+
+
+def _end_texts_if_due(run: _Run) -> None:
+    """Turn from texts to facts.
+
+    The names read here are those that every encoder needs in the end and that are not read again then, so that this
+    counts no more against the processor time than the others' reading after the run does.
+    """
+    if not run.method.takes_turns or run.at.text_steps is not None or _fraction(run) < run.recipe.train.text_share:
+        return
+    began = time.process_time()
+    run.method.end_texts()
+    run.at.text_steps = run.at.step
+    run.uncounted += time.process_time() - began
 
 
 def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str, float]:
@@ -217,6 +249,7 @@ def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str
     for part in range(train.accumulate):
         number = (run.at.step - 1) * train.accumulate + part + 1
         draw = run.method.draw(number)
+        run.at.items += draw.items
         texts = run.reader.read(draw.tokens, seed * 100_003 + number)
         seed_torch(seed * 100_003 + number)
         losses = run.method.losses(draw, texts)
@@ -292,7 +325,7 @@ def _write(
         "steps": at.step,
         "cpu_seconds": round(run.cpu_seconds, 1),
         "written_weights": f"step {at.best_step}" if run.recipe.train.keep == "best" and at.best_step else "last step",
-        "pairs": at.step * _items(run.recipe),
+        "pairs": at.items,
     }
     save_encoder(run.folder, run.model, run.method, source, corpus, autocast, about)
     metrics = measure_encoder(run.folder, run.recipe.seed)

@@ -21,6 +21,10 @@ class Draw(Protocol):
     def tokens(self) -> Tokens:
         """Texts to be read in this step; the loop reads them in batches formed by length."""
 
+    @property
+    def items(self) -> int:
+        """What the step learns from: synonym pairs, definitions, text pairs and facts together."""
+
 
 D = TypeVar("D", bound=Draw)
 
@@ -31,7 +35,18 @@ class Method(Protocol[D]):
     def draw(self, step: int) -> D:
         """The batch of a step (1 and up).
 
-        It depends on the recipe's seed and the step alone: a resumed run repeats it, all processes draw the same.
+        It depends on the recipe's seed, the step and whether texts are learnt still: a resumed run repeats it, all
+        processes draw the same.
+        """
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether it learns texts first and facts after."""
+
+    def end_texts(self) -> None:
+        """Texts stay as they are from here on; what later steps need of them is read now.
+
+        Called once, if it takes turns.
         """
 
     def losses(self, draw: D, texts: Tensor) -> dict[str, Tensor]:
@@ -56,6 +71,10 @@ class Method(Protocol[D]):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
+
+    @property
+    def preferred(self) -> Tensor | None:
+        """Text vectors of the preferred names as they will stay, float32 [N, dim], if `end_texts` has read them."""
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
         """Vectors of all concepts, float32 [N, dim], unit rows, as they are written into the encoder.

@@ -5,11 +5,35 @@ from __future__ import annotations
 import faiss
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
+from kgkit.encoder.batching import TokenRows
 from kgkit.views.triples import IntArray
 
 _EXACT_BELOW = 20_000
 _PROBES = 8
+
+
+def word_vectors(names: TokenRows, starts: IntArray, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What concepts share in words: the mean of their names' word vectors, rare words weighing more.
+
+    No text is read for it. A word's weight is the logarithm of the inverse share of names that have it.
+
+    Args:
+        names: Tokens of all names, concept after concept.
+        starts: int64 [N + 1], where each concept's names begin.
+        table: float32 [V, dim], the word vectors of an encoder.
+
+    Returns:
+        float32 [N, dim], unit rows.
+    """
+    flat = np.asarray(names.flat)
+    weight = np.log(len(names) / np.maximum(1, np.bincount(flat, minlength=len(table)))).clip(0).astype(np.float32)
+    places = np.asarray(names.offsets)[starts]
+    counts = sparse.csr_matrix((weight[flat], flat, places), shape=(len(starts) - 1, len(table)))
+    vectors = counts @ table
+    unit: npt.NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def nearest_rows(bank: npt.NDArray[np.float32], rows: IntArray, k: int) -> IntArray:

@@ -11,26 +11,36 @@ from kgkit.encoder.config import EncoderRecipe, TrainingConfig
 from kgkit.encoder.model import EncoderModel
 
 
-def build_optimisers(model: EncoderModel, recipe: EncoderRecipe) -> list[torch.optim.Optimizer]:
+def build_optimisers(
+    model: EncoderModel, recipe: EncoderRecipe, *, takes_turns: bool = False
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything; SparseAdam for free vectors of which a step touches few rows.
 
-    Every parameter group has its highest learning rate under `peak`.
+    Every parameter group has its highest learning rate under `peak`, and under `span` the part of the run in which it
+    learns.
+
+    Args:
+        model: What learns.
+        recipe: Rates and decay.
+        takes_turns: Texts learn first, everything else after them.
     """
     sparse = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
     taken = {id(parameter) for parameter in sparse}
     text, rest = ([parameter for parameter in side if parameter.requires_grad and id(parameter) not in taken]
                   for side in split_parameters(model))  # fmt: skip
     groups = []
-    for parameters, peak in ((text, recipe.train.text_learning_rate), (rest, recipe.train.graph_learning_rate)):
+    train, turn = recipe.train, recipe.train.text_share if takes_turns else 0.0
+    sides = ((text, train.text_learning_rate, (0.0, turn or 1.0)), (rest, train.graph_learning_rate, (turn, 1.0)))
+    for parameters, peak, span in sides:
         for decay, is_wanted in ((recipe.train.weight_decay, _decays), (0.0, lambda parameter: not _decays(parameter))):
             chosen = [parameter for parameter in parameters if is_wanted(parameter)]
             if chosen:
-                groups.append({"params": chosen, "peak": peak, "weight_decay": decay})
+                groups.append({"params": chosen, "peak": peak, "span": span, "weight_decay": decay})
     optimisers: list[torch.optim.Optimizer] = []
     if groups:
         optimisers.append(torch.optim.AdamW(groups, lr=0.0, fused=True))
     if sparse:
-        group = {"params": sparse, "peak": recipe.train.graph_learning_rate}
+        group = {"params": sparse, "peak": train.graph_learning_rate, "span": (turn, 1.0)}
         optimisers.append(torch.optim.SparseAdam([group], lr=1.0))
     return optimisers
 
@@ -48,17 +58,18 @@ def split_parameters(model: EncoderModel) -> tuple[list[nn.Parameter], list[nn.P
 
 
 def set_learning_rates(optimisers: list[torch.optim.Optimizer], train: TrainingConfig, fraction: float) -> None:
-    """Linear warm-up, then cosine to zero or a level line.
+    """Linear warm-up, then cosine to zero or a level line, within each group's span of the run.
 
     Args:
         optimisers: As `build_optimisers` gives them.
         train: Warm-up and form.
         fraction: How much of the run is over in the middle of the coming step, 0 to 1.
     """
-    factor = schedule(fraction, train.warmup_fraction, train.decay)
     for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * factor
+            start, stop = group["span"]
+            part = min(max((fraction - start) / (stop - start), 0.0), 1.0)
+            group["lr"] = group["peak"] * schedule(part, train.warmup_fraction, train.decay)
 
 
 def schedule(fraction: float, warmup: float, decay: str) -> float:

@@ -24,6 +24,9 @@ from kgkit.files import read_manifest, write_manifest, write_text_atomically
 from kgkit.training.corpus import Corpus
 from kgkit.training.method import Method
 from kgkit.training.source import TrainingSource
+from kgkit.views.triples import IntArray
+
+Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 def save_encoder(
@@ -32,7 +35,7 @@ def save_encoder(
     method: Method[Any],
     source: TrainingSource,
     corpus: Corpus,
-    autocast: Callable[[], AbstractContextManager[Any]],
+    autocast: Autocast,
     about: dict[str, Any],
 ) -> None:
     """Write every part of an encoder, the manifest last; figures and model card follow, see `measure_encoder`.
@@ -57,10 +60,15 @@ def save_encoder(
         (folder / "text").mkdir(exist_ok=True)
         model.text.save(folder / "text")
         export_onnx(model.text, folder / "text" / "model.onnx")
-        names = _read_strings(model, strings, autocast)
         place = pl.DataFrame({"name": strings}).with_row_index("row")
-        order = source.concepts.select("name").join(place, on="name", maintain_order="left")["row"].to_numpy()
-        preferred = names[torch.from_numpy(order.astype(np.int64))]
+        order = (
+            source.concepts.select("name")
+            .join(place, on="name", maintain_order="left")["row"]
+            .to_numpy()
+            .astype(np.int64)
+        )
+        names = _read_strings(model, strings, order, method.preferred, autocast)
+        preferred = names[torch.from_numpy(order)]
     concepts = method.concept_vectors(preferred)
     if not bool(torch.isfinite(concepts).all()) or not bool(torch.isfinite(names).all()):
         raise KgkitError("some concept vectors are not finite; lower the learning rates")
@@ -101,11 +109,25 @@ def _distinct(names: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
 
 
 def _read_strings(
-    model: EncoderModel, strings: pl.Series, autocast: Callable[[], AbstractContextManager[Any]]
+    model: EncoderModel, strings: pl.Series, preferred: IntArray, known: Tensor | None, autocast: Autocast
 ) -> Tensor:
+    """Vectors of all names, float32 [n, dim].
+
+    Args:
+        model: Its text tower reads.
+        strings: The names.
+        preferred: int64 [N], where each concept's preferred name stands among them.
+        known: Vectors of those, if they were read already.
+        autocast: Context in which the transformer runs.
+    """
     assert model.text is not None
-    tokens = model.text.tokenize(strings.to_list(), model.text.config.max_name_tokens)
-    return model.text.encode_all(tokens, autocast, "names to vectors")
+    vectors, is_left = torch.empty(len(strings), model.dim), np.ones(len(strings), dtype=np.bool_)
+    if known is not None:
+        vectors[torch.from_numpy(preferred)] = known
+        is_left[preferred] = False
+    tokens = model.text.tokenize(strings.filter(pl.Series(is_left)).to_list(), model.text.config.max_name_tokens)
+    vectors[torch.from_numpy(is_left)] = model.text.encode_all(tokens, autocast, "names to vectors")
+    return vectors
 
 
 def _save_held_out(folder: Path, source: TrainingSource, corpus: Corpus) -> None:

@@ -34,6 +34,11 @@ class TextPairsDraw:
     tokens: Tokens
     concepts: Tensor
 
+    @property
+    def items(self) -> int:
+        """Text pairs."""
+        return len(self.concepts)
+
 
 class TextPairsMethod:
     """Implements `kgkit.training.method.Method` with a text tower alone.
@@ -108,6 +113,19 @@ class TextPairsMethod:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Nothing to take back."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """There is one kind of step alone."""
+        return False
+
+    def end_texts(self) -> None:
+        """Not called."""
+
+    @property
+    def preferred(self) -> Tensor | None:
+        """Read with all other names."""
+        return None
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
         """The text vectors of the preferred names."""

@@ -16,7 +16,7 @@ from kgkit.encoder.relation_scorer import RelationLoss
 from kgkit.encoder.sampler import NeighbourSampler, SampledGraph
 from kgkit.training.corpus import Corpus, training_facts
 from kgkit.training.method import Reader, Tokens, step_generator
-from kgkit.training.mining import nearest_rows
+from kgkit.training.mining import nearest_rows, word_vectors
 from kgkit.training.objectives import (
     known_keys,
     multi_positive_contrast,
@@ -62,6 +62,11 @@ class TowersDraw:
     graph: SampledGraph | None
     fresh: Tensor
 
+    @property
+    def items(self) -> int:
+        """Synonym pairs, definitions and facts."""
+        return self.sizes[0] + self.sizes[2] + len(self.heads)
+
 
 class TowersMethod:
     """Implements `kgkit.training.method.Method`.
@@ -95,26 +100,26 @@ class TowersMethod:
         self._relation_loss = RelationLoss(recipe.relation.loss)
         weights = recipe.objectives
         self._draws_graph = bool((weights.relation or weights.alignment) and len(train))
-        self._bank = torch.empty(0, model.dim)
-        if self._draws_graph or recipe.train.hard_negatives:
-            self._bank = read(self._names.rows(corpus.name_starts[:-1]), "concept names to vectors")
+        self._bank, self._is_final = torch.empty(0, model.dim), False
         self._nearest: IntArray | None = None
         self._mined_at = 0
 
     def draw(self, step: int) -> TowersDraw:
-        """See `Method`."""
-        train, relation = self._recipe.train, self._recipe.relation
+        """See `Method`. Once texts have ended a step reads none and costs little; before that, it takes no fact."""
+        relation = self._recipe.relation
         generator = np.random.default_rng([self._recipe.seed, step])
-        pairs = self._pairs(generator, step)
+        takes_texts = not self._is_final
+        takes_facts = self._draws_graph and (self._is_final or not self.takes_turns)
+        none = np.empty(0, dtype=np.int64)
+        pairs = self._pairs(generator, step) if takes_texts else none
         left, right = self._two_names(generator, pairs)
-        wanted = min(train.definitions, len(self._corpus.definition_rows)) if self._recipe.objectives.definition else 0
-        picked = generator.choice(len(self._corpus.definition_rows), size=wanted, replace=False)
+        picked = self._definitions_drawn(generator) if takes_texts else none
         defined = self._corpus.definition_rows[picked]
-        live, triples = np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64)
-        graph = None
-        if self._draws_graph:
+        live, triples, graph = none, np.empty((0, 3), dtype=np.int64), None
+        if takes_facts:
+            self._read_concepts()
             triples = self._triples[generator.integers(0, len(self._triples), size=relation.triples)]
-            live = np.setdiff1d(triples[: relation.live_triples, [0, 2]], pairs)
+            live = np.setdiff1d(triples[: relation.live_triples, [0, 2]], pairs) if takes_texts else none
             graph = self._neighbourhood(generator, triples, pairs)
         starts = self._corpus.name_starts
         tokens = [
@@ -123,7 +128,7 @@ class TowersMethod:
         ]  # fmt: skip
         seeds = graph.nodes[: graph.num_seeds].numpy() if graph is not None else np.empty(0, dtype=np.int64)
         heads, tails = (torch.from_numpy(np.searchsorted(seeds, triples[:, column])) for column in (0, 2))
-        sizes = (len(pairs), len(pairs), wanted, wanted, len(live))
+        sizes = (len(pairs), len(pairs), len(picked), len(picked), len(live))
         return TowersDraw(
             tokens=tokens, sizes=sizes, pairs=torch.from_numpy(pairs), defined=torch.from_numpy(defined),
             live=torch.from_numpy(live), heads=heads, relations=torch.from_numpy(triples[:, 1].copy()), tails=tails,
@@ -163,25 +168,42 @@ class TowersMethod:
         self._bank[draw.pairs[draw.fresh]] = right[draw.fresh]
 
     def validate(self) -> Mapping[str, float]:
-        """MRR of validation names and facts, each against a sample of the concepts."""
+        """MRR of validation names and, once the concepts were read, facts; each against a sample of the concepts."""
         assert self._model.text is not None
         figures = synonym_figure(self._corpus, self._model.text, self._read, self._recipe)
-        if self._draws_graph and self._recipe.objectives.relation and len(self._corpus.split.valid):
+        has_facts = self._draws_graph and self._recipe.objectives.relation and len(self._corpus.split.valid)
+        if has_facts and len(self._bank):
             figures["valid_link_mrr"] = triple_figure(self._corpus, self._model.scorer, self._vectors_of)
-        return {"valid_score": float(np.mean(list(figures.values()))), **figures} if figures else {}
+        wanted = max(1, len(figures), 2 if has_facts and figures else 0)  # facts that were not learnt yet count as 0
+        return {"valid_score": sum(figures.values()) / wanted, **figures} if figures else {}
 
     def state(self) -> dict[str, Tensor]:
         """The bank and what was mined from it."""
-        state = {"bank": self._bank}
+        state = {"bank": self._bank, "is_final": torch.tensor(self._is_final)}
         if self._nearest is not None:
             state |= {"nearest": torch.from_numpy(self._nearest), "mined_at": torch.tensor(self._mined_at)}
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """See `Method`."""
-        self._bank = state["bank"]
+        self._bank, self._is_final = state["bank"], bool(state["is_final"])
         if "nearest" in state:
             self._nearest, self._mined_at = state["nearest"].numpy(), int(state["mined_at"])
+
+    @property
+    def takes_turns(self) -> bool:
+        """See `Method`."""
+        return self._draws_graph and self._recipe.takes_turns
+
+    def end_texts(self) -> None:
+        """See `Method`."""
+        self._bank, self._is_final = torch.empty(0, self._model.dim), True
+        self._read_concepts()
+
+    @property
+    def preferred(self) -> Tensor | None:
+        """See `Method`."""
+        return self._bank if self._is_final else None
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
         """See `Method`; the facts of concepts that training never saw pass messages here."""
@@ -194,12 +216,38 @@ class TowersMethod:
         wanted = min(train.synonym_pairs, len(self._several)) if weights.synonym or weights.alignment else 0
         if not train.hard_negatives or not wanted:
             return generator.choice(self._several, size=wanted, replace=False)
-        if self._nearest is None or step - self._mined_at >= train.mine_every:
-            self._nearest, self._mined_at = nearest_rows(self._bank.numpy(), self._several, _MINED), step
+        self._mine(step)
+        assert self._nearest is not None
         seeds = generator.permutation(len(self._several))[: max(1, wanted // (1 + train.hard_negatives))]
         order = np.argsort(generator.random((len(seeds), self._nearest.shape[1])), axis=1)[:, : train.hard_negatives]
         hard = np.take_along_axis(self._nearest[seeds], order, axis=1)
         return np.unique(np.concatenate([self._several[seeds], hard.ravel()]))
+
+    def _read_concepts(self) -> None:
+        """Read the preferred names into the bank if it is empty."""
+        if not len(self._bank):
+            names = self._names.rows(self._corpus.name_starts[:-1])
+            self._bank = self._read(names, "concept names to vectors")
+
+    def _definitions_drawn(self, generator: np.random.Generator) -> IntArray:
+        """Positions of distinct definitions."""
+        count = len(self._corpus.definition_rows)
+        wanted = min(self._recipe.train.definitions, count) if self._recipe.objectives.definition else 0
+        return generator.choice(count, size=wanted, replace=False)
+
+    def _mine(self, step: int) -> None:
+        """Find each concept's nearest others, by their words once, or by what the tower makes of them now and then."""
+        every = self._recipe.train.mine_every
+        if self._nearest is not None and not (every and step - self._mined_at >= every):
+            return
+        if every:
+            self._read_concepts()
+            bank = self._bank.numpy()
+        else:
+            assert self._model.text is not None
+            table = self._model.text.transformer.get_input_embeddings().weight
+            bank = word_vectors(self._names, self._corpus.name_starts, table.detach().float().cpu().numpy())
+        self._nearest, self._mined_at = nearest_rows(bank, self._several, _MINED), step
 
     def _two_names(self, generator: np.random.Generator, rows: IntArray) -> tuple[IntArray, IntArray]:
         """Positions of two different names of each concept."""

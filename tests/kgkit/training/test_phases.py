@@ -1,0 +1,126 @@
+"""Texts first, facts after: the text tower is that of a run on texts alone, and a resumed run gives the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kgkit.encoder.artifact import ConceptEncoder, load_encoder
+from kgkit.encoder.config import EncoderRecipe
+from kgkit.errors import InputError
+from kgkit.training import loop
+from kgkit.training.loop import train_encoder
+
+Recipe = Callable[..., EncoderRecipe]
+Train = Callable[..., ConceptEncoder]
+HALVES = ("train.steps=10", "train.fact_steps=10", "train.text_share=0.5", "train.log_every=1")
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe) -> Train:
+    """`train("key=value", ...)`: an encoder of the tiny graph, without its ONNX copy and its figures."""
+    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
+    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
+
+    def run(*changes: str) -> ConceptEncoder:
+        out = tmp_path / f"encoder-{len(list(tmp_path.iterdir()))}"
+        train_encoder(tiny_kg, out, tiny_recipe(*changes))
+        return load_encoder(out)
+
+    return run
+
+
+def log_of(encoder: ConceptEncoder) -> list[dict[str, Any]]:
+    lines = (encoder.folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def text_weights(encoder: ConceptEncoder) -> dict[str, torch.Tensor]:
+    return load_file(encoder.folder / "text" / "model.safetensors")
+
+
+def test_each_half_has_its_own_losses(train: Train) -> None:
+    log = log_of(train(*HALVES))
+    losses = [set(line["losses"]) - {"total"} for line in log]
+    assert losses == [{"synonym", "definition"}] * 10 + [{"relation", "alignment"}] * 10
+    relation = [line["losses"]["relation"] for line in log[10:]]
+    assert np.mean(relation[-3:]) < relation[0]
+    assert ["valid_link_mrr" in line for line in log if "valid_score" in line] == [False, True, True]
+
+
+def test_the_text_tower_is_that_of_a_run_on_texts_alone(train: Train) -> None:
+    both = train(*HALVES)
+    alone = train("train.steps=10", "objectives.relation=0", "objectives.alignment=0")
+    for name, weight in text_weights(alone).items():
+        torch.testing.assert_close(text_weights(both)[name], weight, rtol=0, atol=0)
+    np.testing.assert_array_equal(both.name_vectors, alone.name_vectors)
+    assert not np.array_equal(both.vectors, alone.vectors), "the graph tower learnt nothing"
+
+
+def test_the_control_has_the_same_text_tower_and_other_concept_vectors(train: Train) -> None:
+    true, shuffled = train(*HALVES), train(*HALVES, "held_out.control=shuffled-graph")
+    np.testing.assert_array_equal(true.name_vectors, shuffled.name_vectors)
+    assert not np.array_equal(true.vectors, shuffled.vectors)
+
+
+def test_facts_learn_from_the_texts_as_they_are_in_the_end(train: Train) -> None:
+    """What the concepts were read as before they were final must not matter."""
+    still = (*HALVES, "train.text_learning_rate=0", "train.mine_every=1")
+    with_bank, without = (train(*still, f"train.hard_negatives={count}") for count in (2, 0))
+    facts = [log_of(encoder)[10]["losses"]["relation"] for encoder in (with_bank, without)]
+    assert facts[0] == pytest.approx(facts[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("stopped_at", [7, 15])
+def test_a_run_stopped_in_either_half_resumes_to_the_very_same(
+    stopped_at: int, train: Train, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*HALVES, "train.hard_negatives=1", "train.checkpoint_every=1")
+    whole, step = train(*settings), loop._step
+
+    def until(run: Any, *rest: Any) -> dict[str, float]:
+        if run.at.step > stopped_at:
+            raise KeyboardInterrupt
+        return step(run, *rest)
+
+    monkeypatch.setattr(loop, "_step", until)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(tiny_kg, tmp_path / "stopped", tiny_recipe(*settings))
+    monkeypatch.setattr(loop, "_step", step)
+    train_encoder(tiny_kg, tmp_path / "stopped", tiny_recipe(*settings), resume=True)
+    resumed = load_encoder(tmp_path / "stopped")
+    assert resumed.digest == whole.digest
+    assert resumed.manifest["pairs"] == whole.manifest["pairs"]
+
+
+def test_no_name_is_read_twice(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Concept vectors start from the very vectors that the preferred names have in the folder."""
+    encoder = train(
+        *HALVES, "objectives.relation=0", "train.graph_learning_rate=0", "graph.family=none", "graph.fanouts=[]"
+    )
+    row = dict(encoder.names.select("name", "vector").iter_rows())
+    np.testing.assert_array_equal(encoder.vectors, encoder.name_vectors[[row[name] for name in encoder.table["name"]]])
+
+
+def test_processor_time_is_shared_out(train: Train) -> None:
+    budget = ("train.steps=100000", "train.fact_steps=100000", "train.text_share=0.5", "train.cpu_minutes=0.1")
+    log = log_of(train(*budget, "train.curve_points=2", "train.log_every=1"))
+    kinds = ["relation" in line["losses"] for line in log]
+    assert kinds == sorted(kinds)
+    assert 0 < sum(kinds) < len(kinds)
+    turn = next(line["cpu_seconds"] for line in log if "relation" in line["losses"])
+    assert 2.5 < turn < 4.5
+    assert log[-1]["cpu_seconds"] < 8
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_the_texts_is_checked(share: float, tiny_recipe: Recipe) -> None:
+    with pytest.raises(InputError, match=rf"'train.text_share' is {share}, expected between 0 and 1"):
+        tiny_recipe(f"train.text_share={share}")
