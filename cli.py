@@ -44,6 +44,22 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run f
 SemanticType = Annotated[
     str | None, typer.Option(metavar="TUI", help="Only concepts of this semantic type, such as T047.")
 ]
+KeptTypes = Annotated[
+    list[str],
+    typer.Option("--semantic-type", metavar="TUI", help="Only concepts of this type, such as T047; may be repeated."),
+]
+KeptGroups = Annotated[
+    list[str],
+    typer.Option("--semantic-group", metavar="GROUP", help="Only concepts of this group (DISO); may be repeated."),
+]
+KeptSources = Annotated[
+    list[str],
+    typer.Option("--source", metavar="SAB", help="Only concepts named by this vocabulary; may be repeated."),
+]
+KeptLanguages = Annotated[
+    list[str],
+    typer.Option("--language", metavar="TAG", help="Only concepts with a name in this language; may be repeated."),
+]
 OptionalEncoder = Annotated[
     Path | None, typer.Option("--kg-encoder", help="Encoder for queries that the model was not trained on.")
 ]
@@ -54,6 +70,14 @@ CorpusLevel = Annotated[
     typer.Option(
         "--licence-level", min=0, max=9, help="Restriction level (SRL); lower it where reports may be shared."
     ),
+]
+
+LinkWith = Annotated[
+    Path | None,
+    typer.Option(metavar="ENCODER", help="Give mentions without a concept one, by the names and index of an encoder."),
+]
+MinScore = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Search score below which such a mention stays without a concept.")
 ]
 
 
@@ -281,16 +305,16 @@ def ingest_radgraph(
     corpus: Corpus = None,
     release: CorpusRelease = "1",
     licence_level: CorpusLevel = 9,
+    link_with: LinkWith = None,
+    min_score: MinScore = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """RadGraph annotations: RadGraph 1.0, RadGraph-XL, RadGraph2, the radgraph package's output, CheXpert Plus."""
-    from kgkit.graph.store import ingest as add
-    from kgkit.sources.base import IngestLog
     from kgkit.sources.radgraph import read_radgraph
 
-    log = IngestLog(strict=strict)
-    _print_ingest(add(out, read_radgraph(path, log, corpus, release, licence_level), log), as_json)
+    options = (corpus, release, licence_level)
+    _add_mentions(read_radgraph, path, out, options, (link_with, min_score), strict=strict, as_json=as_json)
 
 
 @ingest.command("labels")
@@ -324,16 +348,16 @@ def ingest_mentions(
     corpus: Corpus = None,
     release: CorpusRelease = "1",
     licence_level: CorpusLevel = 9,
+    link_with: LinkWith = None,
+    min_score: MinScore = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Reports that kgkit link has linked, with the concepts they mention."""
-    from kgkit.graph.store import ingest as add
-    from kgkit.sources.base import IngestLog
     from kgkit.sources.mentions import read_mentions
 
-    log = IngestLog(strict=strict)
-    _print_ingest(add(out, read_mentions(path, log, corpus, release, licence_level), log), as_json)
+    options = (corpus, release, licence_level)
+    _add_mentions(read_mentions, path, out, options, (link_with, min_score), strict=strict, as_json=as_json)
 
 
 @kgkit.command()
@@ -662,36 +686,66 @@ def map_concepts_command(
 def index(
     encoder: EncoderPath,
     kind: Annotated[str, typer.Option(help="auto, flat, hnsw, ivfsq8 or ivfpq.")] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Build the search index of an encoder."""
-    from kgkit.index import build_index
+    from dataclasses import asdict
+
+    from kgkit.search.build import build_index
 
     built = build_index(encoder, kind)
-    probes = f", nprobe {built.nprobe}" if built.nprobe else ""
-    print(f"{built.kind} index of {built.num_concepts:,} concepts, {built.num_vectors:,} vectors{probes}")
-    print(f"recall@10 {built.recall_at_10:.3f} against exact search")
+    if as_json:
+        _print_json(asdict(built))
+        return
+    dense = built.dense
+    effort = f", {'efSearch' if dense.kind == 'hnsw' else 'nprobe'} {dense.effort}" if dense.effort else ""
+    print(f"{dense.kind} index of {built.num_concepts:,} concepts, {built.num_names:,} names, "
+          f"{dense.num_vectors:,} vectors{effort}")  # fmt: skip
+    print(f"recall@10 {dense.recall_at_10:.3f} against exact search")
+    if not built.reads_text:
+        print("note: this encoder has no text tower; queries are compared with names by letters alone")
 
 
 @kgkit.command()
 def search(
     encoder: EncoderPath,
-    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="One or more queries.")],
+    text: Annotated[list[str], typer.Argument(metavar="[TEXT...]", help="Queries.")] = [],  # noqa: B006 - Typer copies it
+    file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File with one query per line; - for standard input.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Hits per query.")] = 10,
-    semantic_type: SemanticType = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="hybrid, dense (vectors alone) or lexical (letters alone); hybrid where it is possible."),
+    ] = None,
+    semantic_type: KeptTypes = [],  # noqa: B006
+    semantic_group: KeptGroups = [],  # noqa: B006
+    source: KeptSources = [],  # noqa: B006
+    language: KeptLanguages = [],  # noqa: B006
+    explain: Annotated[bool, typer.Option("--explain", help="Show the name that matched and both scores.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the concepts nearest to some words."""
-    from kgkit.index import open_index
+    """Find the concepts that some words mean."""
+    from kgkit.errors import InputError
+    from kgkit.search.concept_search import open_search
+    from kgkit.search.filters import ConceptFilter
 
-    found = open_index(encoder).search_text(text, k, semantic_type)
+    queries = [*text, *_lines(file)]
+    if not queries:
+        raise InputError("no query; give some words, or a file of them with --file")
+    keep = ConceptFilter(tuple(semantic_type), tuple(semantic_group), tuple(source), tuple(language))
+    opened = open_search(encoder)
+    found = opened.search(queries, k, mode=mode, keep=keep)
+    if not opened.reads_text:
+        print("note: this encoder has no text tower; names were compared by letters alone", file=sys.stderr)
+    read_as = [None if mode == "dense" else opened.read_as(query) for query in queries]
     if as_json:
-        _print_json(
-            [{"query": query, "hits": [_hit(hit) for hit in hits]} for query, hits in zip(text, found, strict=True)]
-        )
+        _print_json([{"query": query, "read_as": read, "hits": [_hit(hit) for hit in hits]}
+                     for query, read, hits in zip(queries, read_as, found, strict=True)])  # fmt: skip
         return
-    for words, hits in zip(text, found, strict=True):
-        print(words)
-        _print_hits(hits)
+    for query, read, hits in zip(queries, read_as, found, strict=True):
+        print(query if read is None else f"{query}  (read as: {read})")
+        _print_hits(hits, explain=explain)
 
 
 @kgkit.command()
@@ -701,40 +755,63 @@ def neighbours(
         str, typer.Argument(metavar="ID", help="Concept id (umls:C0032227) or source code (HP:0002202).")
     ],
     k: Annotated[int, typer.Option("-k", help="Number of neighbours.")] = 10,
-    semantic_type: SemanticType = None,
+    semantic_type: KeptTypes = [],  # noqa: B006 - Typer copies it
+    semantic_group: KeptGroups = [],  # noqa: B006
+    source: KeptSources = [],  # noqa: B006
+    language: KeptLanguages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Find the concepts nearest to a concept."""
-    from kgkit.errors import UnknownConceptError
-    from kgkit.index import open_index
+    from kgkit.search.concept_search import open_search
+    from kgkit.search.filters import ConceptFilter
 
-    opened = open_index(encoder)
-    found = opened.encoder.resolve(concept)
-    if found is None:
-        raise UnknownConceptError(f"{encoder}: no concept {concept!r} in this encoder; find ids with: kgkit search")
-    hits = opened.neighbours(found, k, semantic_type)
+    keep = ConceptFilter(tuple(semantic_type), tuple(semantic_group), tuple(source), tuple(language))
+    opened = open_search(encoder)
+    hits = opened.neighbours(concept, k, keep=keep)
     if as_json:
         _print_json([_hit(hit) for hit in hits])
         return
-    print(f"{found}  {opened.encoder.name(found)}")
+    found = opened.concept(concept)
+    print(f"{found.id}  {found.name}")
     _print_hits(hits)
 
 
 @kgkit.command()
 def link(
     encoder: EncoderPath,
-    reports: Annotated[Path, typer.Argument(metavar="REPORTS", help=".jsonl, .csv, .txt, or a folder of .txt files.")],
+    reports: Annotated[
+        Path,
+        typer.Argument(
+            metavar="REPORTS",
+            help="Report text (.jsonl, .csv, .txt, a folder of .txt files), mentions.jsonl, or RadGraph annotations.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="mentions.jsonl to write.")],
+    form: Annotated[
+        str, typer.Option("--format", help="What REPORTS is: reports, mentions, radgraph; auto looks.")
+    ] = "auto",
+    encoding: Annotated[
+        str, typer.Option(help="Of report text; mixed: UTF-8, and cp1252 in the lines that are not.")
+    ] = "utf-8",
+    min_score: MinScore = None,
+    names_only: Annotated[
+        bool, typer.Option("--names-only", help="Link the spans of others by name alone; needs no search index.")
+    ] = False,
 ) -> None:
-    """Turn report text into mentions: spans, certainty, concepts."""
-    from kgkit.encoder.artifact import load_encoder
-    from kgkit.linking.linker import load_linker
-    from kgkit.linking.reports import link_reports, read_reports
+    """Turn report text into mentions: spans, certainty, concepts; or give the mentions of others their concepts."""
+    from kgkit.linking.link_file import LinkOptions, link_file
+    from kgkit.linking.spans import MIN_SCORE
 
-    done = link_reports(load_linker(load_encoder(encoder)), read_reports(reports), out)
-    counts = ", ".join(f"{count:,} {certainty}" for certainty, count in done.by_certainty.items())
-    print(f"{done.num_reports:,} reports, {done.num_mentions:,} mentions ({counts}) of {done.num_concepts:,} concepts")
-    print(f"{done.num_without_mentions:,} reports without a mention; written to {out}")
+    options = LinkOptions(form, encoding, MIN_SCORE if min_score is None else min_score, names_only)
+    done = link_file(encoder, reports, out, options)
+    made = done.summary
+    counts = ", ".join(f"{count:,} {certainty}" for certainty, count in made.by_certainty.items())
+    print(f"{made.num_reports:,} reports, {made.num_mentions:,} mentions ({counts})")
+    print(
+        f"{made.num_linked:,} linked to {made.num_concepts:,} concepts, {made.num_ambiguous:,} with other candidates too"
+    )
+    _print_skips(dict(done.skipped), dict(done.first_defect))
+    print(f"{made.num_without_mentions:,} reports without a mention; written to {out}")
 
 
 class Dataset(StrEnum):
@@ -868,6 +945,35 @@ def _add_file(
     _print_ingest(add(out, read(path, log, *options), log), as_json)
 
 
+def _add_mentions(
+    read: Callable[..., Any],
+    path: Path,
+    out: Path,
+    options: tuple[str | None, str | None, int],
+    linking: tuple[Path | None, float | None],
+    *,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Add reports with mentions; `linking` is the encoder that links them, if any, and the least search score."""
+    from kgkit.graph.store import ingest as add
+    from kgkit.sources.base import IngestLog
+
+    log = IngestLog(strict=strict)
+    tables = read(path, log, *options)
+    encoder, min_score = linking
+    if encoder is None and min_score is not None:
+        from kgkit.errors import InputError
+
+        raise InputError("--min-score says how sure a link has to be; give --link-with ENCODER too")
+    if encoder is not None:
+        from kgkit.linking.link_file import linked_source
+        from kgkit.linking.spans import MIN_SCORE
+
+        tables = linked_source(tables, log, encoder, MIN_SCORE if min_score is None else min_score)
+    _print_ingest(add(out, tables, log), as_json)
+
+
 def _print_ingest(done: Any, as_json: bool) -> None:
     if as_json:
         _print_json(vars(done))
@@ -886,13 +992,36 @@ def _print_skips(skipped: dict[str, int], first_defect: dict[str, str] | None = 
         print(f"  skipped {count:,}: {reason}{f' (first: {first})' if first else ''}")
 
 
+def _lines(file: str | None) -> list[str]:
+    """The lines of a text file, or of standard input (-)."""
+    from kgkit.errors import InputError
+
+    if file is None:
+        return []
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError("not UTF-8", "standard input" if file == "-" else file, line) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", file) from error
+
+
 def _hit(hit: Any) -> dict[str, Any]:
-    return {name: getattr(hit, name) for name in ("rank", "concept", "name", "semantic_types", "score")}
+    names = ("rank", "concept", "name", "semantic_types", "score", "matched_name", "dense_score", "lexical_score")
+    return {name: getattr(hit, name) for name in names}
 
 
-def _print_hits(hits: list[Any]) -> None:
+def _print_hits(hits: list[Any], *, explain: bool = False) -> None:
+    if not hits:
+        print("  nothing found")
     for hit in hits:
         print(f"  {hit.rank:>2}  {hit.score:.3f}  {hit.concept:<16}  {','.join(hit.semantic_types):<10}  {hit.name}")
+        if explain:
+            scores = (("dense", hit.dense_score), ("lexical", hit.lexical_score))
+            shown = "".join(f", {side} {score:.3f}" for side, score in scores if score is not None)
+            print(f"      by the name {hit.matched_name!r}{shown}")
 
 
 def _estimate(row: dict[str, Any], value: float | None) -> str:

@@ -85,6 +85,8 @@ class Mention:
         change: The words say how something changed since an earlier study ("new", "resolved", "unchanged"), and
             `relations` what; None for every other mention.
         is_measurement: The words are a measurement ("4 cm").
+        candidates: (CURIE, score 0..1) of every concept the words may denote, the best first. Of a linked mention the
+            first is (`concept`, `link_score`); of one that was looked up in vain they are the nearest concepts.
     """
 
     text: str
@@ -100,6 +102,7 @@ class Mention:
     relations: tuple[tuple[MentionRelation, int], ...] = ()
     change: Change | None = None
     is_measurement: bool = False
+    candidates: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,11 @@ class SearchHit:
         concept: CURIE.
         name: Preferred name.
         semantic_types: TUIs.
-        score: Cosine similarity, -1..1.
+        score: How well it fits, -1..1; comparable within one mode of search.
         rank: 1-based.
+        matched_name: The name of the concept that fits best.
+        dense_score: How near its vectors are, -1..1; None if vectors were not asked.
+        lexical_score: How alike its names are, 0..1; None if letters were not asked.
     """
 
     concept: str
@@ -146,6 +152,9 @@ class SearchHit:
     semantic_types: tuple[str, ...]
     score: float
     rank: int
+    matched_name: str
+    dense_score: float | None = None
+    lexical_score: float | None = None
 
 
 def _mention_from_json(item: Any) -> Mention:
@@ -166,6 +175,7 @@ def _mention_from_json(item: Any) -> Mention:
         relations=tuple((MentionRelation(name), _whole(target)) for name, target in item.get("relations", ())),
         change=None if change is None else Change(change),
         is_measurement=item.get("is_measurement", False) is True,
+        candidates=tuple((_string(candidate), float(worth)) for candidate, worth in item.get("candidates", ())),
     )
 
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("kgkit.views",),
     ("kgkit.graph",),
     ("kgkit.encoder",),
-    ("kgkit.linking", "kgkit.index"),
+    ("kgkit.linking", "kgkit.search"),
     ("kgkit.interface",),
     ("kgkit.evaluation",),
     ("kgkit.training",),
@@ -47,7 +47,8 @@ ONLY_IN = {
     "pykeen": ["kgkit.encoder.relation_scorer", "kgkit.views.to_pykeen"],
     "torch_geometric": ["kgkit.encoder.graph_tower", "kgkit.views.to_pyg"],
     "networkx": ["kgkit.views.to_networkx"],
-    "faiss": ["kgkit.index", "kgkit.training.mining"],
+    "faiss": ["kgkit.search.dense", "kgkit.training.mining"],
+    "sqlite3": ["kgkit.search.catalogue"],
     "onnxruntime": ["kgkit.encoder.text_onnx"],
     "pyoxigraph": ["kgkit.graph.*", "kgkit.sources.rdf", "kgkit.sources.owl"],
     "rdflib": ["kgkit.graph.rdflib_api", "kgkit.graph.validate"],
@@ -135,7 +136,7 @@ def test_the_command_line_imports_typer_and_the_standard_library() -> None:
     assert names - sys.stdlib_module_names == {"typer"}
 
 
-@pytest.mark.parametrize("module", ["kgkit.interface", "kgkit.index"])
+@pytest.mark.parametrize("module", ["kgkit.interface", "kgkit.search.concept_search", "kgkit.search.build"])
 def test_search_and_interface_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([n for n in ('torch', 'transformers', 'pykeen') if n in sys.modules])"
     done = subprocess.run(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
-from kgkit.evaluation.outcomes import Answer, Columns, Outcomes
+from kgkit.evaluation.outcomes import Answer, Columns, Outcomes, Statistic
 from kgkit.evaluation.tables import find_file, one_of, read_table
 from kgkit.linking.context import ContextResult, ContextRules, load_context_rules
 from kgkit.ranking import IntArray
@@ -31,6 +34,7 @@ _TEMPORALITY = MappingProxyType(
 _EXPERIENCER = MappingProxyType(
     {"Patient": Experiencer.PATIENT, "Family member": Experiencer.FAMILY, "Other": Experiencer.OTHER}
 )
+Marks = npt.NDArray[np.float64] | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,10 @@ def assertion(data: Path, rules: ContextRules | None = None) -> Answer:
         rules: The bundled ones if not given.
 
     Returns:
-        Parts `negation` (precision, recall and F1 of Negated, accuracy), `temporality` and `experiencer` (accuracy);
-        each with the accuracy of always giving the commonest answer. The resampled unit is the report; a sentence
-        that stands in several belongs to the first.
+        Parts `negation` (precision, recall and F1 of Negated, accuracy), `temporality` and `experiencer` (accuracy, the
+        F1 of each value, their mean); each beside what always giving the commonest answer achieves (`majority_...`).
+        Every row of the file counts once. The resampled unit is the report; a sentence that stands in several belongs
+        to the first.
     """
     path = find_file(data, "context_annotations.tsv", "the NegEx set")
     rows = _read(path, rules or load_context_rules())
@@ -62,27 +67,53 @@ def assertion(data: Path, rules: ContextRules | None = None) -> Answer:
     gold = np.array([row.negated for row in rows])
     said = np.array([float(row.found.certainty is Certainty.ABSENT) for row in rows])
     columns = {
-        "negation": {"gold": gold, "said": said, "majority": (gold == (gold.mean() > 0.5)).astype(np.float64)},
-        "temporality": _agreement([(row.temporality, row.found.temporality) for row in rows]),
-        "experiencer": _agreement([(row.experiencer, row.found.experiencer) for row in rows]),
+        "negation": {"gold": gold, "said": said, "majority": np.full(len(gold), float(gold.mean() > 0.5))},
+        "temporality": _choice(Temporality, [(row.temporality, row.found.temporality) for row in rows]),
+        "experiencer": _choice(Experiencer, [(row.experiencer, row.found.experiencer) for row in rows]),
     }
     parts = {name: Outcomes(labels, values, units) for name, values in columns.items()}
     about = {"file": path.name, "reports": len(set(units.tolist()))}
-    return Answer(parts, about, statistics={"negation": negation_figures})
+    statistics: dict[str, Statistic] = {
+        "negation": negation_figures,
+        "temporality": partial(choice_figures, Temporality),
+        "experiencer": partial(choice_figures, Experiencer),
+    }
+    return Answer(parts, about, statistics=statistics)
 
 
 def negation_figures(columns: Columns, weights: IntArray) -> dict[str, float]:
     """Precision, recall and F1 of Negated; NaN where nothing is said, or nothing is, Negated."""
     gold, said = columns["gold"], columns["said"]
     both, total = float(weights @ (gold * said)), float(weights.sum())
-    num_said, num_gold = float(weights @ said), float(weights @ gold)
     return {
-        "f1": _ratio(2 * both, num_said + num_gold),
-        "precision": _ratio(both, num_said),
-        "recall": _ratio(both, num_gold),
+        "f1": _f1(gold, said, weights),
+        "precision": _ratio(both, float(weights @ said)),
+        "recall": _ratio(both, float(weights @ gold)),
         "accuracy": float(weights @ (gold == said)) / total,
-        "majority_accuracy": float(weights @ columns["majority"]) / total,
+        "majority_accuracy": float(weights @ (gold == columns["majority"])) / total,
+        "majority_f1": _f1(gold, columns["majority"], weights),
     }
+
+
+def choice_figures(values: type[StrEnum], columns: Columns, weights: IntArray) -> dict[str, float]:
+    """Accuracy, the F1 of each value, and their mean over the values that the annotators gave.
+
+    Args:
+        values: The closed vocabulary; columns hold positions in it.
+        columns: `gold`, `said` and `majority` (the commonest answer).
+        weights: int64 [Q].
+    """
+    gold, said, majority = columns["gold"], columns["said"], columns["majority"]
+    total = float(weights.sum())
+    figures = {
+        "accuracy": float(weights @ (gold == said)) / total,
+        "majority_accuracy": float(weights @ (gold == majority)) / total,
+    }
+    each = {f"{value}_f1": _f1(gold == row, said == row, weights) for row, value in enumerate(values)}
+    given = [row for row in range(len(values)) if weights @ (gold == row)]
+    for name, answers in (("macro_f1", said), ("majority_macro_f1", majority)):
+        figures[name] = float(np.mean([_f1(gold == row, answers == row, weights) for row in given]))
+    return figures | each
 
 
 def concept_span(concept: str, sentence: str) -> tuple[int, int] | None:
@@ -117,13 +148,19 @@ def _read(path: Path, rules: ContextRules) -> list[_Annotation]:
     return rows
 
 
-def _agreement(pairs: list[tuple[str, str]]) -> Columns:
+def _choice(values: type[StrEnum], pairs: list[tuple[StrEnum, StrEnum]]) -> Columns:
+    position = {value: float(row) for row, value in enumerate(values)}
     gold = [right for right, _ in pairs]
     commonest = max(sorted(set(gold)), key=gold.count)
     return {
-        "accuracy": np.array([float(right == said) for right, said in pairs]),
-        "majority_accuracy": np.array([float(right == commonest) for right in gold]),
+        "gold": np.array([position[right] for right in gold]),
+        "said": np.array([position[said] for _, said in pairs]),
+        "majority": np.full(len(gold), position[commonest]),
     }
+
+
+def _f1(gold: Marks, said: Marks, weights: IntArray) -> float:
+    return _ratio(2 * float(weights @ (gold * said)), float(weights @ gold) + float(weights @ said))
 
 
 def _ratio(part: float, whole: float) -> float:

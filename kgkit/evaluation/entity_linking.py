@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,17 @@ import numpy as np
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.names import normalise
 from kgkit.errors import InputError
-from kgkit.evaluation.name_bank import name_bank, queries_of, retrieval_ranks
+from kgkit.evaluation.name_bank import TextQueries, name_bank, queries_of, retrieval_ranks
 from kgkit.evaluation.outcomes import Answer, rank_outcomes
 from kgkit.evaluation.pubtator import DiseaseMention, corpus_file, read_pubtator
 from kgkit.evaluation.retrieval import NO_TEXT, MakeScores, by_grams, by_vectors
+from kgkit.evaluation.search_quality import search_index, searched_ranks
+from kgkit.ranking import FloatArray
 from kgkit.resources import resource
+from kgkit.search.concept_search import LEXICAL, MODES
+
+Rank = Callable[[TextQueries], FloatArray]
+"""Ranks of the right concepts of some queries, float64 [Q], 1-based; infinite where they were not found."""
 
 _HITS = (1, 5)
 
@@ -36,12 +42,35 @@ def entity_linking(folder: Path, data: Path, file: str | None = None) -> Answer:
         accuracy. The resampled unit is the document.
     """
     encoder = load_encoder(folder)
-    return _linking(encoder, corpus_file(data, file), by_vectors) if encoder.reads_text else Answer(cannot=NO_TEXT)
+    if not encoder.reads_text:
+        return Answer(cannot=NO_TEXT)
+    return _linking(encoder, corpus_file(data, file), _exact_ranks(encoder, by_vectors))
 
 
 def lexical_entity_linking(folder: Path, data: Path, file: str | None = None) -> Answer:
     """The same mentions, answered by character n-grams."""
-    return _linking(load_encoder(folder), corpus_file(data, file), by_grams)
+    encoder = load_encoder(folder)
+    return _linking(encoder, corpus_file(data, file), _exact_ranks(encoder, by_grams))
+
+
+def searched_entity_linking(folder: Path, data: Path, file: str | None = None) -> dict[str, Answer]:
+    """The same mentions, answered by concept search: both of its sides together, and each alone.
+
+    Returns:
+        An answer for each of kgkit.search's modes, by its name with `search: ` before it.
+    """
+    encoder, path = load_encoder(folder), corpus_file(data, file)
+    modes = MODES if encoder.reads_text else (LEXICAL,)
+    with search_index(folder) as search:
+
+        def ranks_by(mode: str) -> Rank:
+            def rank(queries: TextQueries) -> FloatArray:
+                ids = [frozenset(encoder.concepts[row] for row in rows.tolist()) for rows in queries.split()]
+                return searched_ranks(search, mode, queries.texts, ids)
+
+            return rank
+
+        return {f"search: {mode}": _linking(encoder, path, ranks_by(mode)) for mode in modes}
 
 
 def read_mesh_matches(path: Path | None = None) -> dict[str, list[str]]:
@@ -65,7 +94,17 @@ def read_mesh_matches(path: Path | None = None) -> dict[str, list[str]]:
     return matches
 
 
-def _linking(encoder: ConceptEncoder, path: Path, make_scores: MakeScores) -> Answer:
+def _exact_ranks(encoder: ConceptEncoder, make_scores: MakeScores) -> Rank:
+    """Every concept is scored."""
+
+    def rank(queries: TextQueries) -> FloatArray:
+        scores = make_scores(encoder, name_bank(encoder, all_names=True), queries)
+        return retrieval_ranks(scores, queries, len(encoder.concepts), "mentions linked")
+
+    return rank
+
+
+def _linking(encoder: ConceptEncoder, path: Path, rank: Rank) -> Answer:
     mentions = read_pubtator(path)
     rows = {concept: row for row, concept in enumerate(encoder.concepts)}
     gold = _gold(mentions, encoder, rows, read_mesh_matches())
@@ -73,21 +112,20 @@ def _linking(encoder: ConceptEncoder, path: Path, make_scores: MakeScores) -> An
     about = {"file": path.name, "mentions": len(mentions), "reachable": int(reachable.sum())}
     if not reachable.any():
         return Answer(cannot="the graph has none of the corpus's diseases", about=about, candidates=encoder.concepts)
-    bank = name_bank(encoder, all_names=True)
     asked = sorted({(mention.text, right) for mention, right in zip(mentions, gold, strict=True) if right})
     queries = queries_of([text for text, _ in asked], [right for _, right in asked])
-    scores = make_scores(encoder, bank, queries)
-    found = dict(zip(asked, retrieval_ranks(scores, queries, len(rows), "mentions linked").tolist(), strict=True))
+    found = dict(zip(asked, rank(queries).tolist(), strict=True))
     pairs = zip(mentions, gold, strict=True)
     ranks = np.array([found.get((mention.text, right), np.inf) for mention, right in pairs])
-    known = {normalise(name) for name in bank.names.unique().to_list()}
+    names = encoder.names["name"].unique().to_list() + encoder.table["name"].to_list()
+    known = {normalise(name) for name in names}
     is_hard = reachable & np.array([normalise(mention.text) not in known for mention in mentions])
     units = np.unique([mention.document for mention in mentions], return_inverse=True)[1].reshape(-1)
     labels = [f"{mention.document} {mention.start}-{mention.end} {mention.text}" for mention in mentions]
     outcomes = rank_outcomes(labels, ranks, _HITS, units)
     strata = {"reachable": reachable, "hard": is_hard, "all": np.ones(len(mentions), dtype=np.bool_)}
     parts = {name: outcomes.part(chosen) for name, chosen in strata.items() if chosen.any()}
-    about |= {"hard": int(is_hard.sum()), "num_candidates": len(rows), "num_names": len(bank.names)}
+    about |= {"hard": int(is_hard.sum()), "num_candidates": len(rows), "num_names": len(encoder.names)}
     return Answer(parts, about, (), encoder.concepts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +10,8 @@ from typing import Any
 
 from kgkit.errors import InputError, choices
 from kgkit.evaluation.assertion import assertion
-from kgkit.evaluation.entity_linking import entity_linking, lexical_entity_linking
+from kgkit.evaluation.entity_linking import entity_linking, lexical_entity_linking, searched_entity_linking
+from kgkit.evaluation.finding_presence import LABELS, finding_presence, finding_presence_baselines
 from kgkit.evaluation.outcomes import Answer, Measured, means, measure, refuse_unpaired
 from kgkit.evaluation.relatedness import relatedness
 from kgkit.evaluation.retrieval import (
@@ -19,8 +20,11 @@ from kgkit.evaluation.retrieval import (
     lexical_synonym_retrieval,
     synonym_retrieval,
 )
+from kgkit.evaluation.search_quality import search_quality
 from kgkit.files import read_manifest
 from kgkit.ranking import NUM_RESAMPLES
+from kgkit.search.concept_search import DENSE, HYBRID
+from kgkit.search.concept_search import LEXICAL as LETTERS
 
 ENCODER, LEXICAL = "encoder", "lexical"
 """Names of the rows that every table may have; no other row may take them."""
@@ -52,6 +56,7 @@ class Task:
     Attributes:
         ask: Measures an encoder.
         lexical: Measures character n-grams on the same queries.
+        beside: Measures what else every table of this task shows, by name.
         needs: What --data has to hold; None where the encoder's own held-out parts are read.
         may_take_data: Whether --data may replace the own held-out parts.
         has_files: Whether --file chooses among several.
@@ -59,6 +64,7 @@ class Task:
 
     ask: Callable[[Path, Sources], Answer]
     lexical: Callable[[Path, Sources], Answer] | None = None
+    beside: Callable[[Path, Sources], Mapping[str, Answer]] | None = None
     needs: str | None = None
     may_take_data: bool = False
     has_files: bool = False
@@ -68,6 +74,28 @@ def _link_prediction(folder: Path, sources: Sources) -> Answer:
     from kgkit.evaluation.link_prediction import link_prediction  # needs torch, which takes seconds to import
 
     return link_prediction(folder, sources.data)
+
+
+def _linking(folder: Path, given: Sources) -> Answer:
+    if _has_marked_reports(given):
+        return finding_presence(folder, given.folder)
+    return entity_linking(folder, given.folder, given.file)
+
+
+def _lexical_linking(folder: Path, given: Sources) -> Answer:
+    if _has_marked_reports(given):
+        return Answer(cannot="it reads no context, so it cannot say what is present")
+    return lexical_entity_linking(folder, given.folder, given.file)
+
+
+def _beside_linking(folder: Path, given: Sources) -> Mapping[str, Answer]:
+    if _has_marked_reports(given):
+        return finding_presence_baselines(given.folder)
+    return searched_entity_linking(folder, given.folder, given.file)
+
+
+def _has_marked_reports(given: Sources) -> bool:
+    return (given.folder / LABELS).is_file()
 
 
 TASKS = MappingProxyType(
@@ -81,10 +109,15 @@ TASKS = MappingProxyType(
         ),
         "relatedness": Task(lambda folder, given: relatedness(folder, given.folder), needs="EHR-RelA.tsv"),
         "linking": Task(
-            lambda folder, given: entity_linking(folder, given.folder, given.file),
-            lambda folder, given: lexical_entity_linking(folder, given.folder, given.file),
-            needs="NCBI*_corpus.txt",
+            _linking,
+            _lexical_linking,
+            _beside_linking,
+            needs="NCBI*_corpus.txt, or with reports.csv and labels14.csv",
             has_files=True,
+        ),
+        "search": Task(
+            lambda folder, _: search_quality(folder, (HYBRID,))[HYBRID],
+            beside=lambda folder, _: search_quality(folder, (DENSE, LETTERS)),
         ),
         "assertion": Task(lambda _, given: assertion(given.folder), needs="context_annotations.tsv"),
     }
@@ -130,6 +163,8 @@ def evaluate(
     answers = {ENCODER: chosen.ask(folder, sources)}
     if chosen.lexical is not None:
         answers[LEXICAL] = chosen.lexical(folder, sources)
+    if chosen.beside is not None:
+        answers |= chosen.beside(folder, sources)
     for name, other in against:
         read_manifest(other, "encoder")
         answers[name] = chosen.ask(other, sources)

@@ -61,6 +61,10 @@ class TextQueries:
     starts: IntArray
     concepts: IntArray
 
+    def split(self) -> list[IntArray]:
+        """The concepts of each query."""
+        return np.split(self.concepts, self.starts[1:-1])
+
 
 def queries_of(texts: Sequence[str], concepts: Sequence[Sequence[int]]) -> TextQueries:
     """Queries from lists of concept rows."""

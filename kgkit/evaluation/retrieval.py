@@ -118,7 +118,7 @@ def _answer(
     ranks: FloatArray = retrieval_ranks(scores, queries, len(encoder.concepts), "concepts ranked")
     labels = [
         f"{text} -> {' '.join(encoder.concepts[row] for row in rows.tolist())}"
-        for text, rows in zip(asked.texts, np.split(asked.concepts, asked.starts[1:-1]), strict=True)
+        for text, rows in zip(asked.texts, asked.split(), strict=True)
     ]
     outcomes: Outcomes = rank_outcomes(labels, ranks, _HITS, np.arange(len(ranks)))
     parts = {name: outcomes.part(chosen) for name, chosen in strata.items() if chosen.any()}

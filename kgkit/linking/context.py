@@ -161,15 +161,20 @@ class TextContext:
         outside = longest_first(span for span in triggers if span[1] <= first or span[0] >= stop)
         before = [triggers[span] for span in reversed(outside) if span[1] <= first]
         after = [triggers[span] for span in outside if span[0] >= stop]
-        inside = {
+        found = _reached(before, Direction.FORWARD) | _reached(after, Direction.BACKWARD)
+        return _result(found - self.own_categories(first, stop))
+
+    def own_categories(self, first: int, stop: int) -> set[Category]:
+        """Categories of the forward triggers inside a half-open token range: what the words say themselves."""
+        in_sentence = self.triggers.get(self.sentence_of[first], ())
+        begin, end = (bisect_left(in_sentence, token, key=_first) for token in (first, stop))
+        return {
             category
-            for span, trigger in triggers.items()
-            if first <= span[0] and span[1] <= stop
+            for trigger in in_sentence[begin:end]
+            if trigger.stop <= stop
             for category, direction in trigger.reaches
             if direction is Direction.FORWARD
         }
-        found = _reached(before, Direction.FORWARD) | _reached(after, Direction.BACKWARD)
-        return _result(found - inside)
 
 
 def load_context_rules(path: Path | None = None) -> ContextRules:

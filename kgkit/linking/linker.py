@@ -40,16 +40,20 @@ class Linker:
         Returns:
             The mentions sorted by place; none where the text names nothing.
         """
-        context = self._context.read(text)
-        matches = self._matcher.find(context.tokens, text, context.sentence_of)
+        context, matches = self.find(text)
         return ReportMentions(report_id, text, tuple(_mention(match, text, context) for match in matches))
+
+    def find(self, text: str) -> tuple[TextContext, list[PhraseMatch]]:
+        """The words of a text with their triggers, and the phrases found among them, sorted by place."""
+        context = self._context.read(text)
+        return context, self._matcher.find(context.tokens, text, context.sentence_of)
 
 
 def load_linker(encoder: ConceptEncoder, findings: Mapping[str, Finding] | None = None) -> Linker:
     """A linker for the names of an encoder's graph and the strings of the findings.
 
     A finding's string stands for the finding's concept with score 1; a graph name for its own concept (see
-    kgkit.linking.names). Where a string and a name are the same words, the string wins.
+    kgkit.linking.names). Where a string and a name are the same words, the string wins and the name is a candidate.
 
     Args:
         encoder: An opened ENCODER.
@@ -106,6 +110,7 @@ def _mention(match: PhraseMatch, text: str, context: TextContext) -> Mention:
         section=context.section_of[match.first],
         concept=match.phrase.concept,
         link_score=match.phrase.score,
+        candidates=match.candidates,
     )
 
 

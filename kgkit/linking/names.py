@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 import polars as pl
 
 from kgkit.linking.phrases import Phrase
-from kgkit.linking.tokens import tokenize
+from kgkit.linking.tokens import is_redacted, tokenize
 from kgkit.types import MentionKind
 
 OBSERVATION_TYPES = frozenset({"T019", "T020", "T033", "T037", "T046", "T047", "T048", "T184", "T190", "T191"})
@@ -51,14 +51,14 @@ def name_phrases(
 ) -> Iterator[Phrase]:
     """Phrases for the names of a graph.
 
-    A name scores PREFERRED_SCORE where it is the concept's preferred name, else SYNONYM_SCORE. A name of
-    several concepts goes to the one whose preferred name it is, then to the smaller CURIE, at
-    AMBIGUOUS_FACTOR of its score.
+    A name scores PREFERRED_SCORE where it is the concept's preferred name, else SYNONYM_SCORE, and AMBIGUOUS_FACTOR
+    of that where several concepts have it: each gets a phrase, so that all of them are candidates. Of these the one
+    whose preferred name it is wins, then the smaller CURIE (see PhraseMatcher).
 
     Args:
         names: Columns of kgkit.encoder.artifact.NAME_COLUMNS.
         semantic_types: TUIs of a concept.
-        taken: Words (as tokenized) that already stand for something, such as a finding.
+        taken: Words (as tokenized) that already stand for something, such as a finding, and for the name less surely.
     """
     kinds: dict[str, MentionKind | None] = {}
     owners: dict[tuple[tuple[str, ...], str], dict[str, bool]] = defaultdict(dict)
@@ -71,18 +71,17 @@ def name_phrases(
         if kinds[concept] is None:
             continue
         words = tokenize(name).words
-        if words in taken or not is_usable_name(name, words):
+        if not is_usable_name(name, words):
             continue
         case = name if abbreviation or looks_abbreviated(name) else ""
         owners[words, case][concept] = owners[words, case].get(concept, False) or bool(preferred)
     for (words, case), concepts in owners.items():
-        concept = min(concepts, key=lambda candidate: (not concepts[candidate], candidate))
-        score = PREFERRED_SCORE if concepts[concept] else SYNONYM_SCORE
-        if len(concepts) > 1:
-            score *= AMBIGUOUS_FACTOR
-        kind = kinds[concept]
-        assert kind is not None
-        yield Phrase(case or " ".join(words), concept, kind, score, case_sensitive=bool(case))
+        factor = AMBIGUOUS_FACTOR if len(concepts) > 1 or words in taken else 1.0
+        for concept, is_preferred in concepts.items():
+            kind = kinds[concept]
+            assert kind is not None
+            score = factor * (PREFERRED_SCORE if is_preferred else SYNONYM_SCORE)
+            yield Phrase(case or " ".join(words), concept, kind, score, case_sensitive=bool(case))
 
 
 def mention_kind(semantic_types: tuple[str, ...]) -> MentionKind | None:
@@ -95,12 +94,14 @@ def mention_kind(semantic_types: tuple[str, ...]) -> MentionKind | None:
 def is_usable_name(name: str, words: tuple[str, ...]) -> bool:
     """Whether a name is worth looking for: some letters, no punctuation, not too long, no everyday word.
 
+    A name that looks like a de-identification mark ("XXXX syndrome") would be found where a report says nothing.
+
     >>> [is_usable_name(name, tokenize(name).words) for name in ("Effusion", "Right", "Edema, lung", "T4")]
     [True, False, False, False]
     """
     if not words or len(words) > _MAX_WORDS or not all(word.isalnum() for word in words):
         return False
-    if sum(character.isalpha() for character in name) < _MIN_CHARACTERS:
+    if sum(character.isalpha() for character in name) < _MIN_CHARACTERS or any(map(is_redacted, words)):
         return False
     return not all(word in _AMBIGUOUS or len(word) < _MIN_CHARACTERS for word in words)
 

@@ -6,6 +6,7 @@ spans at most MAX_GAP words and no end of a clause.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 import ahocorasick
 
 from kgkit.errors import InputError
-from kgkit.linking.tokens import Tokens, tokenize
+from kgkit.linking.tokens import Tokens, is_redacted, tokenize
 from kgkit.types import MentionKind
 
 GAP = "..."
 MAX_GAP = 5
 """Words that a gap may span; five covers "heart size and pulmonary vascularity appear normal"."""
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _GAP_STOPS = frozenset({".", ";", ":", "(", ")", "but", "with", "without", "however", "although", "which"})
 
 
@@ -53,6 +55,7 @@ class PhraseMatch:
         gap: One past the last token before the gap; `stop` without one.
         head: First token of the part that context is judged at: after the gap, else `first`.
         phrase: What was found.
+        rivals: The other phrases of the same words, for other concepts; the best first.
     """
 
     first: int
@@ -60,6 +63,16 @@ class PhraseMatch:
     gap: int
     head: int
     phrase: Phrase
+    rivals: tuple[Phrase, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[tuple[str, float], ...]:
+        """(concept, score) of every concept these words may denote, each once, the best first."""
+        best: dict[str, float] = {}
+        for phrase in (self.phrase, *self.rivals):
+            if phrase.concept is not None:
+                best.setdefault(phrase.concept, phrase.score)
+        return tuple(best.items())
 
 
 class WordAutomaton:
@@ -134,15 +147,21 @@ class PhraseMatcher:
             for first, stop in self._automaton.find(tokens.words)
             if sentence_of[first] == sentence_of[stop - 1]
         ]
-        shouts = text == text.upper()  # capitals tell nothing about abbreviations in a report all in capitals
-        whole = {}
+        shouts = is_in_capitals(text)  # where all is in capitals they tell nothing about abbreviations
+        whole: dict[tuple[int, int], list[Phrase]] = {}
         for first, stop in spans:
-            for phrase in self._whole.get(tokens.words[first:stop], ()):
-                if not phrase.case_sensitive or (not shouts and _same_case(phrase.text, tokens, text, first, stop)):
-                    whole[first, stop] = phrase
-                    break
+            fitting = [
+                phrase
+                for phrase in self._whole.get(tokens.words[first:stop], ())
+                if not phrase.case_sensitive or (not shouts and _same_case(phrase.text, tokens, text, first, stop))
+            ]
+            if fitting:
+                whole[first, stop] = fitting
         kept = longest_first(whole)
-        contiguous = [PhraseMatch(first, stop, stop, first, whole[first, stop]) for first, stop in kept]
+        contiguous = [
+            PhraseMatch(first, stop, stop, first, whole[first, stop][0], tuple(whole[first, stop][1:]))
+            for first, stop in kept
+        ]
         matches = _settle(contiguous, self._find_gapped(tokens, spans, sentence_of))
         found = [match for match in matches if match.phrase.concept is not None]
         return sorted(found, key=lambda match: (match.first, match.stop, str(match.phrase.concept)))
@@ -168,6 +187,17 @@ class PhraseMatcher:
                     if old is None or old.head == head:  # of tails at one place the longest
                         nearest[first, phrase.concept] = PhraseMatch(first, stop, gap, head, phrase)
         return list(nearest.values())
+
+
+def is_in_capitals(text: str) -> bool:
+    """Whether a text is written in capitals, headings and de-identification marks left aside.
+
+    >>> [is_in_capitals(text) for text in ("Findings: CLEAR IN ALL LOBES.", "XXXX XXXX noted.", "COPD.")]
+    [True, False, False]
+    """
+    long_words = [word for word in _LONG_WORD.findall(text) if not is_redacted(word)]
+    capitals = sum(map(str.isupper, long_words))
+    return capitals >= 2 and 2 * capitals > len(long_words)
 
 
 def phrase_parts(text: str) -> list[tuple[str, ...]]:

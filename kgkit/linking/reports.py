@@ -1,27 +1,29 @@
-"""Report files in, mention files out: what `kgkit link` reads and writes."""
+"""Report files in: what `kgkit link` reads."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kgkit.errors import InputError
-from kgkit.linking.linker import Linker
-from kgkit.progress import progress
-from kgkit.sources.json_records import json_lines, numbered_lines
-from kgkit.sources.mentions import parse_report
-from kgkit.types import Certainty, ReportMentions
+from kgkit.errors import InputError, choices
+from kgkit.sources.json_records import HALF_CHARACTER
 
 ID_COLUMNS = ("report_id", "study_id", "uid", "id")
 TEXT_COLUMNS = ("text", "report")
 SECTION_COLUMNS = ("indication", "history", "technique", "comparison", "findings", "impression")
+UTF_8, MIXED = "utf-8", "mixed"
+_USUAL_ENCODINGS = (UTF_8, MIXED, "cp1252", "latin-1", "utf-16", "utf-16-le", "utf-16-be")
+_SECOND_TRY = "cp1252"
 _EXPECTED = "expected reports as .jsonl, .csv, .txt or a folder of .txt files"
+_MAX_FIELD = 2**31 - 1
+"""Characters of one CSV field; the library's own limit of 131,072 would refuse long reports."""
+_LETTERS_OF_UTF_16 = 8
+_SIGNS_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,54 +34,33 @@ class Report:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkSummary:
-    """What `link_reports` wrote.
-
-    Attributes:
-        num_reports: Lines written, one per report.
-        num_without_mentions: Reports in which nothing was found.
-        num_mentions: Mentions in all.
-        num_linked: Mentions with a concept.
-        by_certainty: Certainty -> mentions, all three keys always there.
-        num_concepts: Different concepts mentioned.
-    """
-
-    num_reports: int
-    num_without_mentions: int
-    num_mentions: int
-    num_linked: int
-    by_certainty: Mapping[str, int]
-    num_concepts: int
-
-
-def read_reports(path: Path) -> list[Report]:
+def read_reports(path: Path, encoding: str = UTF_8) -> list[Report]:
     """Read reports.
 
     Args:
         path: A `.jsonl` file (report_id, text), a `.csv` file (an id column of ID_COLUMNS and a column of
             TEXT_COLUMNS or any of SECTION_COLUMNS, joined as "FINDINGS: ... IMPRESSION: ..."), a `.txt` file,
-            or a folder of `.txt` files whose ids are their paths without the ending. UTF-8.
+            or a folder of `.txt` files whose ids are their paths without the ending.
+        encoding: Of the files, by any name that Python knows; `mixed`: UTF-8, but a line that is not is cp1252.
 
     Raises:
         InputError: naming the file, the row and what was expected.
     """
+    encoding = _known_encoding(encoding)
     if not path.exists():
-        raise InputError(
-            "no such file or folder; expected reports as .jsonl, .csv, .txt or a folder of .txt files", path
-        )
+        raise InputError(f"no such file or folder; {_EXPECTED}", path)
     rows: Iterator[tuple[Report, int]]
     if path.is_dir():
         found = [(file, str(file.relative_to(path).with_suffix("").as_posix())) for file in sorted(path.rglob("*.txt"))]
         if not found:
             raise InputError("no .txt file in this folder", path)
-        rows = iter([(Report(report_id, _read_text(file)), 1) for file, report_id in found])
+        rows = ((Report(report_id, _read_text(file, encoding)), 1) for file, report_id in found)
     elif path.suffix == ".txt":
-        rows = iter([(Report(path.stem, _read_text(path)), 1)])
+        rows = iter([(Report(path.stem, _read_text(path, encoding)), 1)])
     elif path.suffix == ".jsonl":
-        rows = _read_jsonl(path)
+        rows = _read_jsonl(path, encoding)
     elif path.suffix == ".csv":
-        rows = _read_csv(path)
+        rows = _read_csv(path, encoding)
     else:
         raise InputError(f"ending {path.suffix!r}; {_EXPECTED}", path)
     reports, seen = [], dict[str, int]()
@@ -96,63 +77,6 @@ def read_reports(path: Path) -> list[Report]:
     return reports
 
 
-def link_reports(linker: Linker, reports: Sequence[Report], out: Path) -> LinkSummary:
-    """Link reports and write one JSON line each (ReportMentions.to_json), in the order given.
-
-    The file appears whole or not at all.
-
-    Raises:
-        InputError: if `out` cannot be written.
-    """
-    if out.is_dir():
-        raise InputError("is a folder; expected the name of a .jsonl file to write", out)
-    certainty: Counter[str] = Counter()
-    concepts: set[str] = set()
-    empty = linked = 0
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            temporary.open("w", encoding="utf-8", newline="\n") as stream,
-            progress("linking", len(reports), "reports") as bar,
-        ):
-            for report in reports:
-                found = linker.link(report.report_id, report.text)
-                stream.write(json.dumps(found.to_json(), ensure_ascii=False) + "\n")
-                certainty.update(mention.certainty.value for mention in found.mentions)
-                concepts.update(mention.concept for mention in found.mentions if mention.concept is not None)
-                linked += sum(mention.concept is not None for mention in found.mentions)
-                empty += not found.mentions
-                bar.advance()
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(out)
-    except OSError as error:
-        raise InputError(f"cannot write ({error.strerror})", out) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-    counts = {value.value: certainty[value.value] for value in Certainty}
-    return LinkSummary(len(reports), empty, certainty.total(), linked, counts, len(concepts))
-
-
-def read_mentions(path: Path) -> Iterator[ReportMentions]:
-    """Read a file that `link_reports` wrote, line by line.
-
-    Raises:
-        InputError: naming the line that is not a report with mentions.
-    """
-    try:
-        with path.open("rb") as stream:
-            for number, record in json_lines(stream, path):
-                try:
-                    yield parse_report(record)
-                except ValueError as error:
-                    raise InputError(str(error), path, number) from error
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
-
-
 def join_sections(sections: Mapping[str, str | None]) -> str:
     """One text of several sections, each under its heading; empty ones are left out.
 
@@ -162,37 +86,93 @@ def join_sections(sections: Mapping[str, str | None]) -> str:
     return "\n".join(f"{name.upper()}: {text.strip()}" for name, text in sections.items() if text and text.strip())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a UTF-8 file, line ends kept; a bad byte is reported with its line."""
+def _known_encoding(encoding: str) -> str:
+    """The encoding by Python's own name for it.
+
+    Raises:
+        InputError: if there is none of that name, or it is one of something else than text (base64).
+    """
+    try:
+        if encoding != MIXED and isinstance("\n".encode(encoding), bytes):
+            return codecs.lookup(encoding).name
+    except (LookupError, UnicodeError):
+        encoding = encoding.strip()
+    if encoding != MIXED:
+        raise InputError(f"unknown encoding {encoding!r}; {choices(encoding, _USUAL_ENCODINGS)}")
+    return MIXED
+
+
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file, line ends kept; a byte that does not fit is reported with its line."""
     try:
         with path.open("rb") as stream:
-            yield from numbered_lines(stream, path)
+            if encoding == MIXED or "\n".encode(encoding) == b"\n":
+                for number, raw in enumerate(stream, start=1):
+                    yield number, _decoded(raw, encoding, path, number)
+            else:  # UTF-16 and the like: a line's end is no single byte
+                yield from enumerate(_decoded_whole(stream.read(), encoding, path), start=1)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path) from error
 
 
-def _read_text(path: Path) -> str:
-    return "".join(line for _, line in _lines(path))
+def _decoded(raw: bytes, encoding: str, path: Path, line: int) -> str:
+    if line == 1 and encoding in (UTF_8, MIXED):
+        if raw.startswith(_SIGNS_OF_UTF_16):
+            raise InputError("begins as UTF-16 does, expected UTF-8; read it with --encoding utf-16", path, line)
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+        if len(raw) >= _LETTERS_OF_UTF_16 and 3 * raw.count(b"\0") > len(raw):
+            problem = "full of NUL bytes, as UTF-16 is; read it with --encoding utf-16-le or utf-16-be"
+            raise InputError(problem, path, line)
+    try:
+        return raw.decode(UTF_8 if encoding == MIXED else encoding)
+    except UnicodeDecodeError as error:
+        if encoding == MIXED:
+            return _decoded(raw, _SECOND_TRY, path, line)
+        hint = ""
+        if encoding == UTF_8:
+            hint = f"; read it with --encoding {_SECOND_TRY}, or {MIXED} where only some lines are not UTF-8"
+        expected = f"expected {encoding.upper() if encoding == UTF_8 else encoding}{hint}"
+        problem = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}, {expected}"
+        raise InputError(problem, path, line) from error
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[Report, int]]:
-    for number, line in _lines(path):
+def _decoded_whole(data: bytes, encoding: str, path: Path) -> list[str]:
+    try:
+        text = data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].decode(encoding, "ignore").count("\n") + 1
+        raise InputError(f"byte 0x{data[error.start]:02x} ({error.reason}), expected {encoding}", path, line) from error
+    *lines, last = text.split("\n")
+    return [line + "\n" for line in lines] + ([last] if last else [])
+
+
+def _read_text(path: Path, encoding: str) -> str:
+    return "".join(line for _, line in _lines(path, encoding))
+
+
+def _read_jsonl(path: Path, encoding: str) -> Iterator[tuple[Report, int]]:
+    for number, line in _lines(path, encoding):
         if not line.strip():
             continue
         try:
             record: Any = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"not JSON ({error.msg} at column {error.colno})", path, number) from error
+        except (RecursionError, ValueError) as error:  # too many brackets, or a number of more than 4,300 digits
+            raise InputError(f"not JSON ({error})", path, number) from error
         if not isinstance(record, dict) or not isinstance(record.get("text"), str):
             raise InputError("expected an object with report_id and text (a string)", path, number)
         report_id = record.get("report_id")
         if not isinstance(report_id, str | int) or isinstance(report_id, bool) or report_id == "":
             raise InputError(f"report_id is {report_id!r}, expected a string or a number", path, number)
+        if HALF_CHARACTER.search(f"{report_id}{record['text']}"):
+            raise InputError("holds half a character (a lone \\ud800..\\udfff)", path, number)
         yield Report(str(report_id), record["text"]), number
 
 
-def _read_csv(path: Path) -> Iterator[tuple[Report, int]]:
-    reader = csv.DictReader((line for _, line in _lines(path)), strict=True)
+def _read_csv(path: Path, encoding: str) -> Iterator[tuple[Report, int]]:
+    limit = csv.field_size_limit(_MAX_FIELD)
+    reader = csv.DictReader((line for _, line in _lines(path, encoding)), strict=True)
     try:
         columns = {name.strip().casefold(): name for name in reader.fieldnames or () if name}
         id_column, texts = _csv_columns(columns, path)
@@ -208,6 +188,8 @@ def _read_csv(path: Path) -> Iterator[tuple[Report, int]]:
             yield Report(report_id, sections[whole] if whole else join_sections(sections)), line
     except csv.Error as error:
         raise InputError(f"not readable as CSV ({error})", path, reader.line_num) from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _csv_columns(columns: Mapping[str, str], path: Path) -> tuple[str, dict[str, str]]:

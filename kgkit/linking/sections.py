@@ -14,7 +14,10 @@ _HEADINGS = MappingProxyType(
             "indication", "indications", "clinical indication", "clinical information", "clinical data",
             "reason for exam", "reason for examination", "reason for study",
         ),
-        "history": ("history", "clinical history", "history of present illness", "past medical history"),
+        "history": (
+            "history", "clinical history", "patient history", "history of present illness", "past medical history",
+            "past surgical history", "family history", "social history",
+        ),
         "comparison": ("comparison", "comparisons"),
         "technique": ("technique", "procedure", "exam", "examination", "study", "views"),
         "recommendation": ("recommendation", "recommendations"),

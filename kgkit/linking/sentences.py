@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 _ABBREVIATIONS = frozenset({"approx", "cf", "dr", "e.g", "eg", "fig", "i.e", "ie", "mr", "mrs", "ms", "prof", "vs"})
 _BREAK = re.compile(
-    r"(?<![.!?])[.!?]++[\"')\]]*+(?=\s|$)"  # the usual end
+    r"(?<![.!?])[.!?]++[\"')\]]*+(?=[\s\x00-\x1f\x7f]|$)"  # the usual end; a control character is as good as a blank
     r"|(?<=[a-zA-Z])[.](?=[A-Z][a-z])"  # "apex.There"
     r"|\n[ \t\r]*+\n"  # blank line
     r"|\n(?=[ \t]*+(?:\d{1,2}[.)][ \t]|[-*\u2022][ \t]))"  # next item of a list

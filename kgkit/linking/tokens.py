@@ -14,7 +14,9 @@ from types import MappingProxyType
 
 # A letter or digit with what may stick to it: combining marks, soft hyphens, zero-width characters.
 _JOINED = "\u0300-\u036f\u00ad\u200b-\u200d\u2060"
-_TOKEN = re.compile(rf"[^\W_](?:[^\W_]|[{_JOINED}])*|[^\w\s]|_")
+# A run of underscores is one de-identification mark; control characters (NUL) only separate, as white space does.
+_TOKEN = re.compile(rf"[^\W_](?:[^\W_]|[{_JOINED}])*|[^\w\s\x00-\x1f\x7f]|_+")
+_REDACTED = re.compile(r"x{3,}|_+", re.IGNORECASE)
 _JOINERS = frozenset("-\u2010\u2011\u2012\u2013\u2014\u2212/'\u2019\u02bc")
 _IRREGULAR = MappingProxyType(
     {
@@ -86,6 +88,15 @@ def normalize_word(word: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
     letters = "".join(character for character in folded if character.isalnum())
     return _singular(letters) if letters else word
+
+
+def is_redacted(word: str) -> bool:
+    """Whether a word is a de-identification mark: XXXX (Open-i) or ___ (MIMIC).
+
+    >>> [is_redacted(word) for word in ("XXXX", "xxx", "___", "X", "axis")]
+    [True, True, True, False, False]
+    """
+    return _REDACTED.fullmatch(word) is not None
 
 
 def _singular(word: str) -> str:

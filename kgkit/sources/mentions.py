@@ -95,7 +95,23 @@ def _problem(mention: Mention, report: ReportMentions) -> str:
         return f"link score {mention.link_score}, expected 0 to 1"
     if HALF_CHARACTER.search(mention.section + (mention.concept or "")):
         return "its section or concept holds half a character"
-    return "" if mention.concept is None else _concept_problem(mention.concept)
+    problem = "" if mention.concept is None else _concept_problem(mention.concept)
+    return problem or _candidates_problem(mention)
+
+
+def _candidates_problem(mention: Mention) -> str:
+    concepts = [concept for concept, _ in mention.candidates]
+    for concept, score in mention.candidates:
+        if not 0 <= score <= 1:
+            return f"candidate {concept} has score {score}, expected 0 to 1"
+        if HALF_CHARACTER.search(concept):
+            return "a candidate holds half a character"
+        if concepts.count(concept) > 1:
+            return f"candidate {concept} stands there twice"
+        if problem := _concept_problem(concept):
+            return problem
+    is_first = mention.concept is None or not concepts or concepts[0] == mention.concept
+    return "" if is_first else f"its concept is {mention.concept}, but the first candidate is {concepts[0]}"
 
 
 def _concept_problem(concept: str) -> str:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from kgkit.errors import InputError
-from kgkit.evaluation.assertion import assertion, negation_figures
+from kgkit.evaluation.assertion import assertion, choice_figures, negation_figures
+from kgkit.evaluation.outcomes import figures_of
 from kgkit.linking.context import ContextResult, ContextRules, load_context_rules
 from kgkit.types import Certainty, Experiencer, Temporality
 
@@ -170,6 +172,42 @@ def test_an_empty_lexicon_says_nothing(tmp_path):
     assert load_context_rules(path).classify("no effusion", 3, 11) == ContextResult()
 
 
+@given(st.lists(st.tuples(*[st.sampled_from(range(3))] * 3), min_size=1, max_size=30))
+def test_figures_of_a_choice_equal_scikit_learns(rows):
+    gold, said, majority = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+    columns = {"gold": gold, "said": said, "majority": majority}
+    found = choice_figures(Temporality, columns, np.ones(len(rows), dtype=np.int64))
+    given_values = sorted(set(gold))
+    assert found["accuracy"] == pytest.approx(np.mean(gold == said))
+    assert found["majority_accuracy"] == pytest.approx(np.mean(gold == majority))
+    assert found["macro_f1"] == pytest.approx(f1_score(gold, said, labels=given_values, average="macro"))
+    assert found["majority_macro_f1"] == pytest.approx(f1_score(gold, majority, labels=given_values, average="macro"))
+    for row, value in enumerate(Temporality):
+        if row in gold or row in said:
+            assert found[f"{value}_f1"] == pytest.approx(f1_score(gold == row, said == row))
+        else:
+            assert np.isnan(found[f"{value}_f1"])
+
+
+def test_a_heading_of_the_past_and_a_complaint_of_some_days(rules):
+    assert _classify(rules, "PAST MEDICAL HISTORY: The patient has [diabetes].").temporality is Temporality.HISTORICAL
+    assert _classify(rules, "She has a two-day history of [fever].").temporality is Temporality.RECENT
+    assert _classify(rules, "FAMILY HISTORY: [colon cancer].").experiencer is Experiencer.FAMILY
+    assert _classify(rules, "Large [pleural effusion], possibly from pleuritis.").certainty is Certainty.PRESENT
+
+
+@pytest.mark.data
+def test_temporality_and_experiencer_on_the_negex_set(rules):
+    data = os.environ.get("KGKIT_DATA")
+    if data is None:
+        pytest.skip("KGKIT_DATA is not set: temporality is not measured on the NegEx set")
+    answer = assertion(Path(data) / "negex", rules)
+    for part in ("temporality", "experiencer"):
+        figures = figures_of(answer.parts[part], answer.statistics[part])
+        assert figures["accuracy"] > figures["majority_accuracy"]
+        assert figures["macro_f1"] > figures["majority_macro_f1"] + 0.3
+
+
 @pytest.mark.data
 def test_negation_on_the_negex_set(rules):
     data = os.environ.get("KGKIT_DATA")
@@ -179,3 +217,4 @@ def test_negation_on_the_negex_set(rules):
     figures = negation_figures(outcomes.columns, np.ones(len(outcomes.queries), dtype=np.int64))
     assert figures["f1"] >= 0.95
     assert figures["accuracy"] > figures["majority_accuracy"] + 0.1
+    assert figures["majority_f1"] == 0  # the commonest answer is "affirmed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from kgkit.errors import InputError
 from kgkit.findings import load_findings
 from kgkit.graph.mention_quads import mention_lines, reports_from_quads
 from kgkit.linking.linker import Linker, finding_phrases
-from kgkit.linking.reports import Report, link_reports
+from kgkit.linking.mention_files import link_reports
+from kgkit.linking.reports import Report
 from kgkit.sources.base import IngestLog, NamedGraph, SourceTables
 from kgkit.sources.mentions import read_mentions
 from kgkit.types import (
@@ -43,20 +45,30 @@ def reports(draw: st.DrawFn) -> ReportMentions:
         start = draw(st.integers(0, len(text)))
         end = draw(st.integers(start, len(text)))
         targets = st.tuples(st.sampled_from(MentionRelation), st.integers(0, count - 1))
+        concept = draw(st.none() | st.sampled_from(CONCEPTS))
+        others = [other for other in draw(st.lists(st.sampled_from(CONCEPTS), unique=True, max_size=3))
+                  if other != concept]  # fmt: skip
+        candidates = others if concept is None or not others else [concept, *others]
         mentions.append(
             Mention(
                 text[start:end], start, end, draw(st.sampled_from(MentionKind)), draw(st.sampled_from(Certainty)),
                 temporality=draw(st.sampled_from(Temporality)),
                 experiencer=draw(st.sampled_from(Experiencer)),
                 section=draw(TEXT),
-                concept=draw(st.none() | st.sampled_from(CONCEPTS)),
+                concept=concept,
                 link_score=draw(st.none() | st.floats(0, 1)),
                 relations=tuple(sorted(draw(st.sets(targets, max_size=3)))),
                 change=draw(st.none() | st.sampled_from(Change)),
                 is_measurement=draw(st.booleans()),
+                candidates=tuple((candidate, draw(st.floats(0, 1))) for candidate in candidates),
             )
         )  # fmt: skip
     return ReportMentions(draw(TEXT), text, tuple(mentions))
+
+
+def stated(report: ReportMentions) -> ReportMentions:
+    """What the graph says of a report: a candidate is a thought of the linker, and no statement."""
+    return replace(report, mentions=tuple(replace(mention, candidates=()) for mention in report.mentions))
 
 
 CORPORA = st.lists(reports(), max_size=4, unique_by=lambda report: report.report_id)
@@ -90,16 +102,25 @@ def test_reports_come_back_from_their_rdf(found: list[ReportMentions]) -> None:
     tables = SourceTables("corpus", "1", (NamedGraph("corpus@1", "t"),), reports=iter(found))
     lines = list(mention_lines(tables))
     assert len(lines) == len(set(lines))
+    plainly = [stated(report) for report in found]
+    assert lines == list(mention_lines(replace(tables, reports=plainly)))  # candidates leave no trace
     written = ox.parse("\n".join(lines).encode(), format=ox.RdfFormat.N_QUADS)
-    assert list(reports_from_quads(map(plain, written))) == found
+    assert list(reports_from_quads(map(plain, written))) == plainly
     store = ox.Store()
     store.bulk_load("\n".join(lines).encode(), format=ox.RdfFormat.N_QUADS)
     stored = reports_from_quads(sorted(map(plain, store)))
-    assert {report.report_id: report for report in stored} == {report.report_id: report for report in found}
+    assert {report.report_id: report for report in stored} == {report.report_id: report for report in plainly}
 
 
 def plain(quad: ox.Quad) -> tuple[str, str, str]:
     return quad.subject.value, quad.predicate.value, quad.object.value
+
+
+def test_a_file_from_before_there_were_candidates_reads(tmp_path: Path) -> None:
+    line = {"report_id": "a", "text": "edema", "mentions": [GOOD | {"concept": "HP:1", "link_score": 0.5}]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    ((mention,),) = (report.mentions for report in read_mentions(tmp_path / "m.jsonl", IngestLog()).reports)
+    assert (mention.concept, mention.link_score, mention.candidates) == ("HP:1", 0.5, ())
 
 
 def test_a_report_without_mentions_keeps_its_node_and_a_mention_its_concept() -> None:
@@ -156,6 +177,13 @@ GOOD: dict[str, Any] = {"text": "edema", "start": 0, "end": 5, "kind": "observat
         ({"relations": [["likes", 0]]}, "'likes' is not a valid MentionRelation"),
         ({"relations": [["modify"]]}, "not enough values to unpack"),
         ({"relations": 3}, "'int' object is not iterable"),
+        ({"candidates": [["HP:1", 1.5]]}, "mention 0: candidate HP:1 has score 1.5, expected 0 to 1"),
+        ({"candidates": [["HP:1", float("nan")]]}, "mention 0: candidate HP:1 has score nan"),
+        ({"candidates": [["edema", 1]]}, "mention 0: 'edema' is not an id of a known prefix"),
+        ({"candidates": [["HP:1", 1], ["HP:1", 0.5]]}, "mention 0: candidate HP:1 stands there twice"),
+        ({"candidates": [["HP:1", 1]], "concept": "HP:2"}, "its concept is HP:2, but the first candidate is HP:1"),
+        ({"candidates": [["HP:1"]]}, "not enough values to unpack"),
+        ({"candidates": None}, "'NoneType' object is not iterable"),
         ({"change": "sideways"}, "'sideways' is not a valid Change"),
     ],
 )

@@ -25,11 +25,12 @@ SERVE = """
 import json, sys
 from pathlib import Path
 from kgkit.interface import load_encoder
-from kgkit.index import build_index, open_index
+from kgkit.search.build import build_index
+from kgkit.search.concept_search import open_search
 folder = Path(sys.argv[1])
 vectors = load_encoder(folder).embed_text(["fluid around the heart", "rib"])
 build_index(folder)
-hits = open_index(folder).search_text(["fluid around the heart"], 3)[0]
+hits = open_search(folder).search(["fluid around the heart"], 3)[0]
 print(json.dumps([sorted(sys.modules), vectors.tolist(), [hit.name for hit in hits]]))
 """
 

@@ -105,9 +105,40 @@ def test_linking_reaches_concepts_by_mesh_codes_and_by_mondos_matches(
 def test_a_file_can_be_chosen(sets: Path, chest_dir: Path) -> None:
     found = evaluate(chest_dir, "linking", sets / "ncbi", file="NCBItrainset_corpus.txt")
     assert found["about"]["file"] == "NCBItrainset_corpus.txt"
-    assert {row["name"] for row in found["rows"]} == {"encoder", "lexical"}
     with pytest.raises(InputError, match=r"no file 'x' here; corpus files: NCBIdevelopset_corpus.txt, NCBItrainset"):
         corpus_file(sets / "ncbi", "x")
+
+
+def test_linking_stands_beside_concept_search_on_the_same_mentions(
+    tmp_path: Path, sets: Path, chest: SmallEncoder, chest_dir: Path
+) -> None:
+    found = evaluate(chest_dir, "linking", sets / "ncbi")
+    modes = ["search: hybrid", "search: dense", "search: lexical"]
+    parts = {name: [row["name"] for row in found["rows"] if row["part"] == name] for name in ("reachable", "all")}
+    assert parts == {name: ["encoder", "lexical", *modes] for name in ("reachable", "all")}
+    exact, dense = (next(row for row in found["rows"] if row["name"] == name) for name in ("encoder", modes[1]))
+    assert exact["num_queries"] == dense["num_queries"] == 4
+    kge = replace(chest, tower=None).write(tmp_path / "kge")
+    rows = {row["name"] for row in evaluate(kge, "linking", sets / "ncbi")["rows"]}
+    assert rows == {"lexical", "search: lexical"}, "an encoder that reads no text is searched by letters"
+
+
+def test_linking_on_marked_reports_measures_finding_presence(tmp_path: Path, chest_dir: Path) -> None:
+    data = tmp_path / "reports"
+    data.mkdir()
+    (data / "reports.csv").write_text("uid,findings,impression\n1,Effusion.,\n2,No effusion.,\n", encoding="utf-8")
+    (data / "labels14.csv").write_text("uid,Effusion\n1,1\n2,0\n", encoding="utf-8")
+    found = evaluate(chest_dir, "linking", data)
+    micro = {row["name"]: row["micro_f1"] for row in found["rows"] if row["part"] == "findings"}
+    assert micro == {"encoder": 1, "majority": 0, "mention": pytest.approx(2 / 3)}
+    assert "context" in found["cannot"]["lexical"]
+    assert "micro F1" in "\n".join(evaluation_lines(found))
+
+
+def test_search_is_a_task_with_both_of_its_sides(chest_dir: Path) -> None:
+    found = evaluate(chest_dir, "search")
+    assert [row["name"] for row in found["rows"] if row["part"] == "typos"] == ["encoder", "dense", "lexical"]
+    assert {row["minus"] for row in found["differences"]} == {"dense", "lexical"}
 
 
 def test_an_answer_has_rows_paired_differences_and_says_who_cannot(
