@@ -1,4 +1,4 @@
-"""Ranking concepts by texts: a concept scores as the best of its own vector and the names that training saw."""
+"""Ranking concepts by texts, scored as concept search does: by the best of their names, and a little by themselves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import read_held_out_names
 from kgkit.progress import progress
 from kgkit.ranking import FloatArray, IntArray, filtered_ranks
+from kgkit.search.vectors import OWN_SHARE
 
 Vectors = npt.NDArray[np.float32]
 FillScores = Callable[[int, int, Vectors], None]
@@ -126,7 +127,9 @@ def dense_scores(encoder: ConceptEncoder, bank: NameBank, queries: Vectors) -> F
             block = np.empty((len(places), encoder.dim), dtype=np.float32)
             block[is_own] = encoder.vectors[own[is_own]]
             block[~is_own] = encoder.name_vectors[places[~is_own]]
-            out[:, low:high] = np.maximum.reduceat(block @ asked, bank.starts[low:high] - rows.start, axis=0).T
+            best = np.maximum.reduceat(block @ asked, bank.starts[low:high] - rows.start, axis=0)
+            itself = encoder.vectors[low:high] @ asked
+            out[:, low:high] = (np.float32(1 - OWN_SHARE) * best + np.float32(OWN_SHARE) * itself).T
 
     return fill
 

@@ -10,10 +10,11 @@ _TITLES = MappingProxyType(
         "mrr": "MRR", "hits_at_1": "Hits@1", "hits_at_3": "Hits@3", "hits_at_5": "Hits@5", "hits_at_10": "Hits@10",
         "mean_rank": "mean rank", "tail_mrr": "MRR tails", "head_mrr": "MRR heads", "spearman": "Spearman",
         "pearson": "Pearson", "macro_f1": "macro F1", "micro_f1": "micro F1", "micro_precision": "micro precision",
-        "micro_recall": "micro recall", "f1": "F1", "precision": "precision", "recall": "recall", "accuracy": "accuracy",
-        "majority_accuracy": "majority accuracy", "majority_f1": "majority F1", "majority_macro_f1": "majority macro F1",
-        "recent_f1": "F1 recent", "historical_f1": "F1 historical", "hypothetical_f1": "F1 hypothetical",
-        "patient_f1": "F1 patient", "family_f1": "F1 family", "other_f1": "F1 other",
+        "micro_recall": "micro recall", "f1": "F1", "precision": "precision", "recall": "recall",
+        "accuracy": "accuracy", "majority_accuracy": "majority accuracy", "majority_f1": "majority F1",
+        "majority_macro_f1": "majority macro F1", "recent_f1": "F1 recent", "historical_f1": "F1 historical",
+        "hypothetical_f1": "F1 hypothetical", "patient_f1": "F1 patient", "family_f1": "F1 family",
+        "other_f1": "F1 other",
     }
 )  # fmt: skip
 _WIDTH = 27

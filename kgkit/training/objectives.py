@@ -27,6 +27,22 @@ def multi_positive_contrast(anchors: Tensor, others: Tensor, positive: Tensor, l
         float scalar.
     """
     logits = logit_scale * anchors @ others.T
+    return (_one_way(logits, positive).mean() + _one_way(logits.T, positive.T).mean()) / 2
+
+
+def paired_contrast(left: Tensor, right: Tensor, concepts: Tensor, logit_scale: float | Tensor) -> Tensor:
+    """The loss of each pair of `multi_positive_contrast`, both ways, so that kinds of pairs can be weighed.
+
+    Args:
+        left: float [B, D], unit rows.
+        right: float [B, D], unit rows; row i belongs to row i on the left.
+        concepts: int64 [B], what each pair is about; every pair of one concept is right.
+        logit_scale: Inverse temperature.
+
+    Returns:
+        float [B]; its mean is `multi_positive_contrast`.
+    """
+    logits, positive = logit_scale * left @ right.T, same_concept(concepts, concepts)
     return (_one_way(logits, positive) + _one_way(logits.T, positive.T)) / 2
 
 
@@ -38,7 +54,7 @@ def same_concept(left: Tensor, right: Tensor) -> Tensor:
 def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
     log_likelihood = F.log_softmax(logits, dim=-1)
     weight = positive.to(logits.dtype)
-    return -((log_likelihood * weight).sum(-1) / weight.sum(-1).clamp(min=1)).mean()
+    return -(log_likelihood * weight).sum(-1) / weight.sum(-1).clamp(min=1)
 
 
 def multi_similarity(

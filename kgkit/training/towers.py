@@ -21,6 +21,7 @@ from kgkit.training.objectives import (
     known_keys,
     multi_positive_contrast,
     multi_similarity,
+    paired_contrast,
     relation_truth_mask,
     same_concept,
 )
@@ -139,12 +140,7 @@ class TowersMethod:
         """See `Method`."""
         left, right, named, definitions, live = torch.split(texts, list(draw.sizes))
         weights, scale = self._recipe.objectives, self._model.logit_scale
-        losses = {}
-        if weights.synonym and len(draw.pairs):
-            losses["synonym"] = weights.synonym * self._synonym(left, right, draw.pairs, scale)
-        if len(draw.defined):
-            positive = same_concept(draw.defined, draw.defined).to(texts.device)
-            losses["definition"] = weights.definition * multi_positive_contrast(named, definitions, positive, scale)
+        losses = self._contrasts(draw, (left, named), (right, definitions))
         if draw.graph is None:
             return losses
         left, right, live = (self._turned_down(part) for part in (left, right, live))
@@ -288,10 +284,36 @@ class TowersMethod:
         read = torch.cat([right, live])
         return self._bank[nodes].to(read.device).index_copy(0, place.to(read.device), read)
 
-    def _synonym(self, left: Tensor, right: Tensor, pairs: Tensor, scale: Tensor) -> Tensor:
-        if self._recipe.objectives.contrast == "multi-similarity":
-            return multi_similarity(torch.cat([left, right]), torch.cat([pairs, pairs]))
-        return multi_positive_contrast(left, right, same_concept(pairs, pairs).to(left.device), scale)
+    def _contrasts(
+        self, draw: TowersDraw, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Losses of names against names, and of names against definitions.
+
+        In the InfoNCE form both are told apart from all names and definitions of the step: a few definitions would be
+        told from each other by any word.
+
+        Args:
+            draw: Whose concepts the texts name.
+            left: Names of the pairs, float [P, D], and of the definitions, float [D', D].
+            right: Other names of the pairs, and the definitions.
+        """
+        weights, on = self._recipe.objectives, left[0].device
+        pairs, defined = draw.pairs.to(on), draw.defined.to(on)
+        is_on = (bool(weights.synonym and len(pairs)), bool(len(defined)))
+        losses: dict[str, Tensor] = {}
+        if is_on[0] and weights.contrast == "multi-similarity":
+            losses["synonym"] = weights.synonym * multi_similarity(torch.cat([left[0], right[0]]), pairs.repeat(2))
+            is_on = (False, is_on[1])
+        kinds = [kind for kind in (0, 1) if is_on[kind]]
+        if not kinds:
+            return losses
+        concepts = [(pairs, defined)[kind] for kind in kinds]
+        one, other = (torch.cat([side[kind] for kind in kinds]) for side in (left, right))
+        each = paired_contrast(one, other, torch.cat(concepts), self._model.logit_scale)
+        for kind, part in zip(kinds, torch.split(each, [len(rows) for rows in concepts]), strict=True):
+            name, weight = (("synonym", weights.synonym), ("definition", weights.definition))[kind]
+            losses[name] = weight * part.mean()
+        return losses
 
     def _relation(self, draw: TowersDraw, vectors: Tensor) -> Tensor:
         """Every triple against all seeds, as tails and as heads; other known facts are no negatives."""

@@ -46,7 +46,8 @@ def slow_ranks(chest: SmallEncoder, folder: Path) -> dict[str, float]:
             vectors = [chest.vectors[row]]
             vectors += [chest.name_vectors[place[name]] for own, name in chest.names
                         if own == concept and normalise(name) not in hidden]  # fmt: skip
-            best.append(max(round(float(vector @ query) * 2**20) for vector in vectors))
+            cosine = 0.9 * max(float(vector @ query) for vector in vectors) + 0.1 * float(vectors[0] @ query)
+            best.append(round(cosine * 2**20))
         own = max(best[row] for row in owners)
         others = [score for row, score in enumerate(best) if row not in owners]
         rank = 1 + sum(score > own for score in others) + sum(score == own for score in others) / 2

@@ -19,6 +19,7 @@ from kgkit.training.objectives import (
     mask_tokens,
     multi_positive_contrast,
     multi_similarity,
+    paired_contrast,
     relation_truth_mask,
     same_concept,
     triple_keys,
@@ -260,3 +261,16 @@ def test_masking_keeps_special_tokens_lengths_and_its_draw(texts: list[list[int]
 
 def test_nothing_is_masked_with_a_share_of_nothing() -> None:
     assert mask_tokens([[5, 6], [], [7]], np.random.default_rng(0), 1, 10, [0], 0.0) == [[5, 6], [], [7]]
+
+
+def test_the_loss_of_each_pair_makes_the_whole() -> None:
+    left, right = (
+        F.normalize(torch.randn(9, 5, generator=torch.Generator().manual_seed(seed)), dim=1) for seed in (1, 2)
+    )
+    concepts = torch.tensor([0, 1, 1, 2, 3, 3, 3, 4, 5])
+    each = paired_contrast(left, right, concepts, 5.0)
+    assert each.shape == (9,)
+    torch.testing.assert_close(each.mean(), multi_positive_contrast(left, right, same_concept(concepts, concepts), 5.0))
+    # The loss of a pair by hand: its other side among all, both ways.
+    logits = 5 * left @ right.T
+    torch.testing.assert_close(each[0], -(logits.log_softmax(1)[0, 0] + logits.log_softmax(0)[0, 0]) / 2)
