@@ -807,9 +807,8 @@ def link(
     made = done.summary
     counts = ", ".join(f"{count:,} {certainty}" for certainty, count in made.by_certainty.items())
     print(f"{made.num_reports:,} reports, {made.num_mentions:,} mentions ({counts})")
-    print(
-        f"{made.num_linked:,} linked to {made.num_concepts:,} concepts, {made.num_ambiguous:,} with other candidates too"
-    )
+    print(f"{made.num_linked:,} linked to {made.num_concepts:,} concepts")
+    print(f"{made.num_ambiguous:,} of them might also denote another")
     _print_skips(dict(done.skipped), dict(done.first_defect))
     print(f"{made.num_without_mentions:,} reports without a mention; written to {out}")
 
@@ -818,26 +817,94 @@ class Dataset(StrEnum):
     """Data sets that `vlp prepare` reads."""
 
     openi = "openi"
+    nih = "nih"
+    mimic_cxr = "mimic-cxr"
+    chexpert = "chexpert"
+    padchest = "padchest"
+    chestxdet10 = "chestxdet10"
+    csv = "csv"
 
 
 @vlp.command()
 def prepare(
     dataset: Annotated[Dataset, typer.Argument(help="Which data set.")],
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Its folder.")],
-    kg_encoder: Annotated[Path, typer.Option(help="Encoder folder; the linker finds its concepts.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Its folder; of csv, the table.")],
     out: Annotated[Path, typer.Option(help="Data folder to make.")],
-    seed: Annotated[int, typer.Option(help="Of the split, where the data set fixes none.")] = 0,
+    kg_encoder: Annotated[
+        Path | None, typer.Option(help="Encoder folder; the linker finds its concepts. Not needed without reports.")
+    ] = None,
+    mentions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="mentions.jsonl to take in place of the linker's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split by patient, where the data set fixes none.")] = 0,
+    val_fraction: Annotated[float, typer.Option(help="Part of the patients for validation, likewise.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Part of the patients for the test, likewise.")] = 0.2,
+    split_file: Annotated[
+        Path | None, typer.Option(help="CSV with study_id or patient_id, and split; replaces the data set's own.")
+    ] = None,
+    test_only: Annotated[bool, typer.Option("--test-only", help="Everything is the test part.")] = False,
+    where: Annotated[
+        list[str], typer.Option(metavar="COLUMN=VALUE", help="Read only these rows of the table; may be repeated.")
+    ] = [],  # noqa: B006 - Typer copies it
+    labels: Annotated[
+        str | None, typer.Option(help="Label table of MIMIC-CXR: chexpert, negbio, test-set-labeled.")
+    ] = None,
+    reports: Annotated[Path | None, typer.Option(help="Folder or .zip of MIMIC-CXR's reports.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the films, where it is not SRC.")] = None,
+    side: Annotated[int, typer.Option(min=0, help="Longer side of the films kept, pixels; 0 keeps none.")] = 512,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first film that cannot be read.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on reading films where a stopped run left off.")] = False,
 ) -> None:
     """Read films and reports, find the mentions, split by patient."""
+    from vlp.data.decode import DecodeOptions
     from vlp.data.prepare import PrepareConfig
     from vlp.data.prepare import prepare as run
+    from vlp.data.source import ReadOptions, conditions
+    from vlp.data.splits import SplitOptions
 
-    done = run(PrepareConfig(str(dataset), source, kg_encoder, out, seed=seed))
+    splits = SplitOptions(seed, val_fraction, test_fraction, split_file, test_only)
+    read = ReadOptions(conditions(where), reports, images, labels)
+    decode = DecodeOptions(side, strict, resume)
+    done = run(PrepareConfig(str(dataset), source, kg_encoder, out, splits, read, decode, mentions))
     studies = ", ".join(f"{split} {count:,}" for split, count in sorted(done.studies.items()))
     print(f"studies: {studies}; {done.films:,} films, {done.mentions:,} mentions; written to {out}")
-    _print_skips(done.skipped)
+    _print_skips(done.skipped, done.first_skipped)
     for note in done.notes:
         print(f"  note: {note}")
+
+
+@vlp.command("data-info")
+def data_info(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder made by vlp prepare.")],
+    as_json: Json = False,
+    top: Annotated[int, typer.Option(help="Concepts shown, the most frequent first.")] = 15,
+) -> None:
+    """What a data folder holds: counts, prevalence, and whether its parts are really apart."""
+    from vlp.data.info import data_info as run
+    from vlp.data.info_text import info_text
+
+    found = run(data)
+    if as_json:
+        _print_json(found)
+    else:
+        print(info_text(found, top))
+
+
+@vlp.command()
+def shard(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder made by vlp prepare.")],
+    out: Annotated[Path, typer.Option(help="Data folder to make, its films in shards/*.tar (WebDataset).")],
+    split: Annotated[str | None, typer.Option(help="Only this part.")] = None,
+    films_per_shard: Annotated[int, typer.Option(min=1, help="Films in each tar.")] = 1000,
+    side: Annotated[int, typer.Option(min=1, help="Longer side of the films at most, pixels.")] = 512,
+) -> None:
+    """Write a data folder's films as tar shards that stream in order; vlp reads them as any data folder."""
+    from vlp.data.shards import ShardConfig
+    from vlp.data.shards import shard as run
+
+    done = run(ShardConfig(data, out, films_per_shard, side, split))
+    films = ", ".join(f"{name} {count:,}" for name, count in sorted(done.films.items()))
+    print(f"films: {films}; {done.shards} shards, {done.bytes / 1e6:,.1f} MB; written to {out}")
 
 
 @vlp.command()
@@ -863,22 +930,83 @@ def train(
 def evaluate(
     model: ModelPath,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder made by vlp prepare, with labels.")],
-    split: Annotated[str, typer.Option(help="Split to evaluate on.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.html.")],
+    split: Annotated[str, typer.Option(help="Split to evaluate on; all, for data the model was not trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, predictions.csv and report.html.")],
+    query: Annotated[
+        list[str],
+        typer.Option(help="Name, concept id or words, or LABEL=WORDS; may be repeated; by default every known label."),
+    ] = [],  # noqa: B006
+    average_synonyms: Annotated[
+        bool, typer.Option("--average-synonyms", help="Ask with the mean vector of all names of a concept.")
+    ] = False,
+    min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
+    specificity: Annotated[float, typer.Option(help="At which sensitivity is asked.", min=0.0, max=1.0)] = 0.9,
+    validation_split: Annotated[str, typer.Option(help="Whose labels give thresholds and calibration.")] = "val",
+    calibration: Annotated[
+        Path | None, typer.Option(help="calibration.json of another evaluation, in place of the validation split.")
+    ] = None,
+    readers: Annotated[
+        Path | None, typer.Option(help="CSV: reader,finding,sensitivity,specificity; or reader,study_id,FINDING...")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     kg_encoder: OptionalEncoder = None,
 ) -> None:
-    """Measure a model against labels: AUROC per finding with patient-level 95% intervals."""
-    from vlp.evaluation import EvaluateConfig
-    from vlp.evaluation import evaluate as run
+    """Measure a model against labels: AUROC and more per finding, with patient-level 95% intervals."""
+    from vlp.evaluation.evaluate import EvaluateConfig
+    from vlp.evaluation.evaluate import evaluate as run
 
-    metrics = run(EvaluateConfig(model, data, split, out, kg_encoder))
+    config = EvaluateConfig(
+        model, data, split, out, kg_encoder, seed, tuple(query), average_synonyms, min_positives, resamples,
+        specificity, validation_split, calibration, readers,
+    )  # fmt: skip
+    metrics = run(config)
     print(f"{'finding':<22} {'AUROC':>6}  {'95% interval':<16} positives of studies")
     rows = metrics["per_finding"] | ({"normal": metrics["normal"]} if metrics["normal"] else {})
     for name, row in sorted(rows.items(), key=lambda item: -(item[1]["auroc"] or 0)):
-        print(f"{name:<22} {_estimate(row, row['auroc'])}  {row['positives']} of {row['n']}")
+        note = f"  {row['training']}" if row["training"] in ("rare", "unseen") else ""
+        print(f"{name:<22} {_estimate(row, row['auroc'])}  {row['positives']} of {row['n']}{note}")
     macro = metrics["macro_auroc"]
     print(f"{'macro':<22} {_estimate(macro, macro['value'])}  over {len(macro['findings'])} findings: {macro['rule']}")
+    if metrics["undefined"]:
+        print(f"{len(metrics['undefined'])} findings have no AUROC, for want of positive or negative studies")
+    if metrics["unreadable_films"]:
+        print(f"{len(metrics['unreadable_films'])} films could not be read; they are listed in metrics.json")
     print(f"written to {out}")
+
+
+@vlp.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Model folder, or folder of an evaluation.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Likewise; the difference is A minus B.")],
+    data: Annotated[Path | None, typer.Option(help="Data folder to measure models on.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its split.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+    min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    kg_encoder: OptionalEncoder = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two models on the same films: the difference of AUROC, paired over resampled patients."""
+    from vlp.evaluation.compare import CompareConfig
+    from vlp.evaluation.compare import compare as run
+
+    found = run(CompareConfig(first, second, data, split, out, kg_encoder, seed, resamples, min_positives))
+    if as_json:
+        _print_json(found)
+        return
+    rows = {name: row["auroc"] for name, row in found["per_finding"].items()}
+    rows[f"macro of {len(found['findings'])}"] = found["macro_auroc"]
+    print(f"{'finding':<22} {'A':>6} {'B':>6} {'A - B':>7}  95% interval")
+    for name, row in rows.items():
+        if row is None or row["difference"] is None:
+            print(f"{name:<22} undefined")
+        else:
+            values = f"{row['first']:>6.3f} {row['second']:>6.3f} {row['difference']:>+7.3f}"
+            print(f"{name:<22} {values}  {row['low']:+.3f} to {row['high']:+.3f}")
+    if found["not_in_both"]:
+        print(f"not asked of both, and left out: {', '.join(found['not_in_both'])}")
 
 
 @vlp.command()
@@ -894,20 +1022,39 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Table to write, .csv or .json.")] = None,
     top: Annotated[int, typer.Option(help="Lines printed per film.")] = 10,
     all_concepts: Annotated[bool, typer.Option("--all", help="Ask for every concept it was trained on.")] = False,
+    check_input: Annotated[
+        bool, typer.Option("--check-input", help="Abstain from what is not a frontal chest film, and say why.")
+    ] = False,
+    overlays: Annotated[Path | None, typer.Option(help="Folder for heat maps drawn over the films.")] = None,
+    overlays_per_film: Annotated[int, typer.Option(help="Findings drawn per film, the likeliest first.", min=1)] = 1,
+    calibration: Annotated[
+        Path | None, typer.Option(help="calibration.json of an evaluation; by default the one kept with the model.")
+    ] = None,
     kg_encoder: OptionalEncoder = None,
 ) -> None:
     """Answer queries about films."""
     from vlp.predict import PredictConfig
     from vlp.predict import predict as run
 
-    done = run(PredictConfig(model, tuple(paths), tuple(query), kg_encoder, out, all_concepts))
-    for image in dict.fromkeys(found.image for found in done.found):
+    config = PredictConfig(
+        model, tuple(paths), tuple(query), kg_encoder, out, all_concepts, check_input, overlays, overlays_per_film,
+        calibration,
+    )  # fmt: skip
+    done = run(config)
+    by_image: dict[str, list[tuple[Any, float | None]]] = {}
+    for found, calibrated in zip(done.found, done.calibrated, strict=True):
+        by_image.setdefault(found.image, []).append((found, calibrated))
+    for image, answers in by_image.items():
         print(image)
-        answers = sorted((found for found in done.found if found.image == image), key=lambda found: -found.probability)
-        for answer in answers[:top]:
-            print(f"  {answer.probability:.3f}  {answer.finding}  {answer.concept or '(text)'}")
+        for answer, calibrated in sorted(answers, key=lambda pair: -pair[0].probability)[:top]:
+            note = "" if calibrated is None else f"  calibrated {calibrated:.3f}"
+            print(f"  {answer.probability:.3f}  {answer.finding}  {answer.concept or '(text)'}{note}")
+    for name, reason in done.abstained:
+        print(f"no answer: {name}: {reason}")
     for name, reason in done.failed:
         print(f"not read: {name}: {reason}", file=sys.stderr)
+    if overlays is not None:
+        print(f"{len(done.overlays)} overlays written to {overlays}")
     if out is not None:
         print(f"written to {out}")
 
@@ -915,17 +1062,75 @@ def predict(
 @vlp.command()
 def ground(
     model: ModelPath,
-    image: Annotated[Path, typer.Argument(metavar="FILM", help="A film (JPEG, PNG, DICOM).")],
-    query: Annotated[str, typer.Option(help="Name, concept id or free text.")],
-    out: Annotated[Path, typer.Option(help="PNG to write: the heat map over the film.")],
+    image: Annotated[Path, typer.Argument(metavar="FILM", help="A film; a folder with --boxes; or a data folder.")],
+    out: Annotated[Path, typer.Option(help="PNG to write: the heat map over the film; else a folder.")],
+    query: Annotated[str | None, typer.Option(help="Name, concept id or free text, about one film.")] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="CSV of readers' boxes (image, finding, x, y, w, h): measure against them.")
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(help="Side of the square picture the boxes refer to (NIH: 1024); else the film's own.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a data folder; by default all of it.")] = None,
     kg_encoder: OptionalEncoder = None,
 ) -> None:
-    """Show where on a film a query finds its evidence."""
+    """Show where on a film a query finds its evidence; or measure how often that is where readers saw it."""
+    if query is None:
+        from vlp.evaluation.pointing import PointingConfig
+
+        _point(PointingConfig(model, boxes, image, out, frame, kg_encoder, split=split))
+        return
     from vlp.grounding import GroundConfig
     from vlp.grounding import ground as run
 
     found = run(GroundConfig(model, image, query, out, kg_encoder))
     print(f"{found.query.text}: probability {found.score:.3f}, hottest box {found.box}; written to {out}")
+
+
+def _point(config: Any) -> None:
+    """The pointing game: `vlp ground` against readers' boxes."""
+    from vlp.evaluation.pointing import point as run
+
+    found = run(config)
+    print(f"{'finding':<22} {'n':>4} {'hits':>6} {'chance':>7} {'IoU box':>8} {'IoU map':>8}")
+    for name, row in found["per_finding"].items():
+        print(
+            f"{name:<22} {row['n']:>4} {row['hit']:>6.2f} {row['chance']:>7.2f} "
+            f"{row['iou_box']:>8.2f} {row['iou_map']:>8.2f}"
+        )
+    hit, chance = found["hit"], found["chance"]
+    interval = f"95% {hit['low']:.2f} to {hit['high']:.2f}"
+    print(f"all {found['n']} on {found['films']} films: hits {hit['value']:.2f} ({interval})")
+    print(f"a point thrown at random would hit {chance['value']:.2f}")
+    for item in found["failed"]:
+        print(f"not read: {item['film']}: {item['reason']}", file=sys.stderr)
+    print(f"written to {config.out_dir}")
+
+
+class ExportFormat(StrEnum):
+    """What `vlp export` writes."""
+
+    onnx = "onnx"
+
+
+@vlp.command("export")
+def export_model_command(
+    model: ModelPath,
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.onnx,
+    query: Annotated[
+        list[str],
+        typer.Option(help="Name, concept id or free text; may be repeated; if not given, every query of the model."),
+    ] = [],  # noqa: B006
+    kg_encoder: OptionalEncoder = None,
+) -> None:
+    """Write a model with its queries for onnxruntime: it runs without torch and transformers."""
+    from vlp.export import ExportConfig
+    from vlp.export import export as run
+
+    done = run(ExportConfig(model, out, tuple(query), kg_encoder))
+    print(f"{done.queries} queries, {done.megabytes:.1f} MB; scores differ from torch by at most {done.difference:.1e}")
+    print(f"written to {out}; run it with: python {out}/runner.py FILM...")
 
 
 def _add_file(

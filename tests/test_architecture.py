@@ -49,7 +49,7 @@ ONLY_IN = {
     "networkx": ["kgkit.views.to_networkx"],
     "faiss": ["kgkit.search.dense", "kgkit.training.mining"],
     "sqlite3": ["kgkit.search.catalogue"],
-    "onnxruntime": ["kgkit.encoder.text_onnx"],
+    "onnxruntime": ["kgkit.encoder.text_onnx", "vlp.runner"],
     "pyoxigraph": ["kgkit.graph.*", "kgkit.sources.rdf", "kgkit.sources.owl"],
     "rdflib": ["kgkit.graph.rdflib_api", "kgkit.graph.validate"],
     "oxrdflib": ["kgkit.graph.rdflib_api"],

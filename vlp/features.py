@@ -8,12 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kgkit.interface import progress
 from vlp.config import TowerConfig
+from vlp.data.film_reader import FilmReader
+from vlp.data.prepared import PreparedData
 from vlp.images import ResizePad, load_image
 from vlp.towers import ImageTower
 
@@ -80,23 +83,32 @@ def patch_features(tower: ImageTower, squares: Tensor, config: TowerConfig) -> T
 
 
 def cache_features(
-    tower: ImageTower, paths: Sequence[Path], config: TowerConfig, *, views: int, device: torch.device
+    tower: ImageTower, data: PreparedData, films: pl.DataFrame, config: TowerConfig, *, views: int, device: torch.device
 ) -> Tensor:
     """Patch features of every view of every film.
 
+    Args:
+        tower: Frozen.
+        data: Where the films are kept.
+        films: Rows of `PreparedData.images`.
+        config: Of the tower.
+        views: Fixed views of each film.
+        device: Where the tower is.
+
     Returns:
-        float16 [views, len(paths), Hp, Wp, D] in main memory.
+        float16 [views, len(films), Hp, Wp, D] in main memory.
 
     Raises:
         InputError: if a film cannot be read.
     """
+    reader = FilmReader(data)
     grid = tower.geometry(config.input_size)
-    kept = torch.empty((views, len(paths), grid.rows, grid.columns, grid.dim), dtype=torch.float16)
+    kept = torch.empty((views, len(films), grid.rows, grid.columns, grid.dim), dtype=torch.float16)
     looks = fixed_views(views)
-    with progress("look at films", views * len(paths), "images") as bar:
-        for start in range(0, len(paths), config.batch_size):
+    with progress("look at films", views * len(films), "images") as bar:
+        for start in range(0, len(films), config.batch_size):
             batch = slice(start, start + config.batch_size)
-            squares = load_squares(paths[batch], config.input_size).to(device)
+            squares = torch.from_numpy(reader.squares(films[batch], config.input_size)).to(device)
             for position, look in enumerate(looks):
                 kept[position, batch] = patch_features(tower, look.apply(squares), config).cpu()
                 bar.advance(len(squares))

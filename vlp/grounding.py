@@ -9,6 +9,7 @@ this hit 6.) So a map says where the query looks, and only the score says whethe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ this smoothing
 moved the peak from the rim into the square (EfficientNet-Lite0: from 50 hits in 100 to 78)."""
 _OPACITY = 0.55
 _COLOUR_MAP = "inferno"
-_BOX_COLOUR = (64, 224, 208)
+_BOX_COLOUR, _READER_COLOUR = (64, 224, 208), (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,19 @@ def hottest_box(heatmap: FloatArray) -> tuple[int, int, int, int] | None:
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
-def overlay(film: FloatArray, grounding: Grounding) -> npt.NDArray[np.uint8]:
-    """The film with the heat map over it and the box around its hottest region: uint8 [H, W, 3]."""
+def overlay(
+    film: FloatArray, grounding: Grounding, drawn: Sequence[tuple[float, float, float, float]] = ()
+) -> npt.NDArray[np.uint8]:
+    """The film with the heat map over it, the box around its hottest region, and boxes that readers drew.
+
+    Args:
+        film: float32 [H, W], 0..1.
+        grounding: Of this film.
+        drawn: Readers' boxes (x0, y0, x1, y1), half-open, in pixels of the film.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
     from matplotlib import colormaps
 
     heat = np.nan_to_num(grounding.heatmap)
@@ -139,19 +151,31 @@ def overlay(film: FloatArray, grounding: Grounding) -> npt.NDArray[np.uint8]:
     picture = film[..., None] * (1 - opacity) + colours * opacity
     pixels: npt.NDArray[np.uint8] = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     if grounding.box is not None:
-        x0, y0, x1, y1 = grounding.box
-        line = max(1, round(max(film.shape) / 256))
-        inner = (slice(y0 + line, y1 - line), slice(x0 + line, x1 - line))
-        frame = np.zeros(film.shape, dtype=bool)
-        frame[y0:y1, x0:x1] = True
-        frame[inner] = False
-        pixels[frame] = _BOX_COLOUR
+        _draw_box(pixels, grounding.box, _BOX_COLOUR)
+    for x0, y0, x1, y1 in drawn:
+        _draw_box(pixels, (round(x0), round(y0), round(x1), round(y1)), _READER_COLOUR)
     return pixels
 
 
-def save_overlay(film: FloatArray, grounding: Grounding, path: Path) -> None:
+def save_overlay(
+    film: FloatArray,
+    grounding: Grounding,
+    path: Path,
+    drawn: Sequence[tuple[float, float, float, float]] = (),
+) -> None:
     """Write the overlay as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(overlay(film, grounding)).save(temporary, format="PNG")
+    Image.fromarray(overlay(film, grounding, drawn)).save(temporary, format="PNG")
     temporary.replace(path)
+
+
+def _draw_box(pixels: npt.NDArray[np.uint8], box: tuple[int, int, int, int], colour: tuple[int, int, int]) -> None:
+    """Frame a box in place."""
+    height, width = pixels.shape[:2]
+    x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    line = max(1, round(max(height, width) / 256))
+    frame = np.zeros((height, width), dtype=bool)
+    frame[y0:y1, x0:x1] = True
+    frame[y0 + line : max(y1 - line, y0), x0 + line : max(x1 - line, x0)] = False
+    pixels[frame] = colour

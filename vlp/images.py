@@ -1,8 +1,14 @@
-"""Films: JPEG, PNG (8 and 16 bit), TIFF and DICOM to grey values, and a resize that can be undone."""
+"""Films: JPEG, PNG (8 and 16 bit), TIFF and DICOM to grey values, and a resize that can be undone.
+
+Grey values that have no fixed range (more than 8 bits, DICOM without a window) are stretched between their 0.1 and 99.9
+percentiles: a few hot pixels or a burnt-in marker would otherwise press the lungs into a handful of greys. A window
+that a DICOM names is somebody's choice and is kept as it is.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +22,8 @@ from kgkit.interface import InputError
 FloatArray = npt.NDArray[np.float32]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 _DICOM_MAGIC = b"DICM"
+_CLIPPED = 0.001
+"""Part of the pixels below and above the stretched range of grey values."""
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -77,9 +85,9 @@ class ResizePad:
 def load_image(path: Path) -> FloatArray:
     """Read a film as grey values.
 
-    8-bit files are divided by 255. Deeper files and DICOM pixels (after rescale, VOI LUT or window, and
-    inversion of MONOCHROME1, DICOM PS3.3 C.7.6.3 and C.11) have no fixed range and are scaled from their own
-    minimum and maximum; a blank film gives zeros.
+    8-bit files are divided by 255. Deeper files, and DICOM pixels (after rescale and inversion of MONOCHROME1, DICOM
+    PS3.3 C.7.6.3 and C.11) are stretched between percentiles (see above); with a VOI LUT or window, by its range. A
+    blank film gives zeros.
 
     Returns:
         float32 [H, W] in 0..1.
@@ -118,6 +126,40 @@ def decode_image(content: bytes, path: Path) -> FloatArray:
         raise InputError(f"damaged image ({error})", path) from error
 
 
+def is_blank(film: FloatArray | npt.NDArray[np.uint8]) -> bool:
+    """Whether every pixel is the same: a film that shows nothing."""
+    return bool(film.min() == film.max())
+
+
+def to_bytes(film: FloatArray) -> npt.NDArray[np.uint8]:
+    """Grey 0..1 as 0..255: float32 to uint8 of the same shape; exact for films that were 8 bit."""
+    grey: npt.NDArray[np.uint8] = np.rint(film * np.float32(255)).astype(np.uint8)
+    return grey
+
+
+def reduce_film(film: FloatArray, side: int) -> npt.NDArray[np.uint8]:
+    """A film small enough to keep: its longer side at most `side` pixels, never enlarged.
+
+    Returns:
+        uint8 [h, w]; `ResizePad` of the original size applies to it as to the film itself.
+    """
+    height, width = film.shape
+    if max(height, width) <= side:
+        return to_bytes(film)
+    height, width = ResizePad((height, width), side).content_size
+    small = Image.fromarray(film).resize((width, height), Image.Resampling.BILINEAR)
+    return to_bytes(np.clip(np.asarray(small), 0, 1))
+
+
+def difference_hash(film: npt.NDArray[np.uint8]) -> str:
+    """What a film looks like, as 64 hex digits: equal for copies in another format, size or quality, as a rule.
+
+    Whether each of 16 x 16 places is brighter than its right neighbour.
+    """
+    small = np.asarray(Image.fromarray(film).resize((17, 16), Image.Resampling.BOX), dtype=np.int16)
+    return np.packbits(small[:, 1:] > small[:, :-1]).tobytes().hex()
+
+
 def find_images(paths: list[Path]) -> list[Path]:
     """Files as given, folders replaced by the image files in them (sorted, by suffix, at any depth).
 
@@ -146,12 +188,21 @@ def _grey(image: Image.Image) -> FloatArray:
     return np.asarray(image.convert("L"), dtype=np.float32) / np.float32(255)
 
 
-def _stretch(values: npt.NDArray[np.generic]) -> FloatArray:
+def _stretch(values: npt.NDArray[np.generic], clipped: float = _CLIPPED) -> FloatArray:
+    """0..1 between two values that leave `clipped` of the pixels below and above; all zeros if they are one."""
     pixels = np.asarray(values, dtype=np.float32)
-    low, high = float(pixels.min()), float(pixels.max())
-    if not np.isfinite(low) or not np.isfinite(high) or high <= low:
+    if pixels.size == 0 or not np.isfinite(pixels).all():
         return np.zeros(pixels.shape, dtype=np.float32)
-    return ((pixels - low) / np.float32(high - low)).astype(np.float32)
+    rank = int(clipped * pixels.size)  # of few pixels none is clipped
+    low, high = float(pixels.min()), float(pixels.max())
+    if rank:
+        ordered = np.partition(pixels.ravel(), [rank, pixels.size - 1 - rank])
+        inner = float(ordered[rank]), float(ordered[pixels.size - 1 - rank])
+        low, high = inner if inner[1] > inner[0] else (low, high)
+    if high <= low:
+        return np.zeros(pixels.shape, dtype=np.float32)
+    scaled: FloatArray = np.clip((pixels - np.float32(low)) / np.float32(high - low), 0, 1)
+    return scaled
 
 
 def _decode_dicom(content: bytes, path: Path) -> FloatArray:
@@ -165,14 +216,26 @@ def _decode_dicom(content: bytes, path: Path) -> FloatArray:
             pixels = dataset.pixel_array
             if pixels.ndim == 3 and dataset.get("SamplesPerPixel", 1) == 1:
                 pixels = pixels[0]  # the first frame of a multi-frame object
+            has_window = False
             if pixels.ndim == 3:
                 pixels = pixels.mean(axis=-1)
             else:
+                has_window = bool(dataset.get("VOILUTSequence")) or dataset.get("WindowWidth") not in (None, "")
                 pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
     except Exception as error:  # pydicom and its decoders raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"not a readable DICOM image ({reason})", path) from error
-    grey = _stretch(pixels)
+        raise InputError(f"not a readable DICOM image ({_dicom_problem(error)})", path) from error
+    grey = _stretch(pixels, 0.0 if has_window else _CLIPPED)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and grey.max() > 0:
         grey = np.float32(1) - grey
     return grey
+
+
+def _dicom_problem(error: Exception) -> str:
+    """What went wrong, in one line; for a compression without a decoder, which package brings one."""
+    lines = str(error).strip().splitlines()
+    missing = [line.strip().rstrip(".") for line in lines if "requires pylibjpeg" in line]
+    if missing:
+        name = re.search(r"'([^']+)'", lines[0])
+        what = name.group(1) if name else "this compression"
+        return f"no decoder installed for {what}: {missing[0].split(' - ')[-1]}"
+    return lines[0] if lines else type(error).__name__

@@ -6,13 +6,16 @@ never 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+_BLOCK_CELLS = 1 << 18
+"""Resamples x cases held at a time: 2 MB of float64 each."""
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
@@ -30,38 +33,73 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike |
     >>> float(auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
     0.75
     """
-    is_positive = np.asarray(labels, dtype=bool)
-    values = np.asarray(scores, dtype=np.float64)
-    counts = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return _in_blocks(_auroc_block, labels, scores, weights)
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
+    """Mean of the precision at each positive, ties taken together; NaN without positives.
+
+    Args:
+        labels: 0/1 [n].
+        scores: float [n].
+        weights: As in `auroc`.
+
+    Returns:
+        float64 [...].
+
+    >>> round(float(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])), 4)
+    0.8333
+    """
+    return _in_blocks(_precision_block, labels, scores, weights)
+
+
+def _in_blocks(
+    metric: Callable[[BoolArray, FloatArray, FloatArray], FloatArray],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    weights: npt.ArrayLike | None,
+) -> FloatArray:
+    """A metric over resamples, some at a time, so that memory stays flat and the columns in cache."""
+    is_positive, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    counts = np.ones(len(values)) if weights is None else np.asarray(weights)
     if len(values) == 0:
         return np.full(counts.shape[:-1], np.nan)
     order = np.argsort(values, kind="stable")
-    first_of_tie = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
-    ordered = counts[..., order]
-    positives = np.add.reduceat(ordered * is_positive[order], first_of_tie, axis=-1)
-    negatives = np.add.reduceat(ordered * ~is_positive[order], first_of_tie, axis=-1)
-    below = np.cumsum(negatives, axis=-1) - negatives
-    won = (positives * (below + negatives / 2)).sum(axis=-1)
-    pairs = positives.sum(axis=-1) * negatives.sum(axis=-1)
-    area: FloatArray = np.divide(won, pairs, out=np.full(np.shape(won), np.nan), where=pairs > 0)
+    is_positive, values = is_positive[order], values[order]
+    rows = counts.reshape(-1, len(values))
+    step = max(1, _BLOCK_CELLS // len(values))
+    parts = [
+        metric(is_positive, values, rows[at : at + step][:, order].astype(np.float64))
+        for at in range(0, len(rows), step)
+    ]
+    found = np.concatenate(parts) if parts else np.empty(0)
+    return found.reshape(counts.shape[:-1])
+
+
+def _auroc_block(is_positive: BoolArray, values: FloatArray, counts: FloatArray) -> FloatArray:
+    """Values ascending [n], counts [R, n]: float64 [R]."""
+    first_of_tie = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
+    positives, negatives = (counts * side for side in (is_positive, ~is_positive))
+    if len(first_of_tie) < len(values):
+        positives, negatives = (np.add.reduceat(side, first_of_tie, axis=-1) for side in (positives, negatives))
+    below = np.cumsum(negatives, axis=-1)
+    won = np.einsum("rn,rn->r", positives, below - negatives / 2)
+    pairs = positives.sum(axis=-1) * below[:, -1]
+    area: FloatArray = np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
     return area
 
 
-def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Mean of the precision at each positive, ties taken together; NaN without positives.
-
-    >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
-    0.8333
-    """
-    is_positive = np.asarray(labels, dtype=bool)
-    values = np.asarray(scores, dtype=np.float64)
-    if not is_positive.any():
-        return float("nan")
-    order = np.argsort(-values, kind="stable")
-    last_of_tie = np.flatnonzero(np.diff(values[order], append=np.nan) != 0)
-    found = np.cumsum(is_positive[order])[last_of_tie]
-    gained = np.diff(found, prepend=0)
-    return float((gained * found / (last_of_tie + 1)).sum() / is_positive.sum())
+def _precision_block(is_positive: BoolArray, values: FloatArray, counts: FloatArray) -> FloatArray:
+    first_of_tie = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
+    positives = counts * is_positive
+    at_or_above = np.cumsum(counts[:, ::-1], axis=-1)[:, ::-1][:, first_of_tie]
+    hits = np.cumsum(positives[:, ::-1], axis=-1)[:, ::-1][:, first_of_tie]
+    gained = hits - np.concatenate([hits[:, 1:], np.zeros((len(hits), 1))], axis=1)
+    precision = np.divide(hits, at_or_above, out=np.zeros_like(hits), where=at_or_above > 0)
+    total = hits[:, 0]
+    sums = np.einsum("rn,rn->r", gained, precision)
+    found: FloatArray = np.divide(sums, total, out=np.full(len(counts), np.nan), where=total > 0)
+    return found
 
 
 def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -101,7 +139,7 @@ def estimate(value: float, resampled: FloatArray) -> Estimate:
     return Estimate(float(value), float(low), float(high), len(defined))
 
 
-def patient_resamples(patients: Sequence[str], count: int, seed: int) -> FloatArray:
+def patient_resamples(patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.float32]:
     """Bootstrap weights: patients are drawn with replacement, and a patient brings all of his studies.
 
     Args:
@@ -110,9 +148,9 @@ def patient_resamples(patients: Sequence[str], count: int, seed: int) -> FloatAr
         seed: One generator makes them all, so that none repeats another but by chance.
 
     Returns:
-        float64 [count, n], how often each study counts.
+        float32 [count, n], how often each study counts.
     """
     names, patient_of = np.unique(np.asarray(patients), return_inverse=True)
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)
-    return drawn[:, patient_of].astype(np.float64)
+    return drawn[:, patient_of].astype(np.float32)

@@ -40,8 +40,10 @@ licences protect.
 
 ## Limits
 
-Not a medical device and **not for clinical use**. Probabilities are not calibrated. It was trained on the
-reports of one source, few of them, and reads what those reports tend to mention; other hospitals, devices,
-ages, projections and findings that reports leave out may be read wrongly. A heat map shows where the score
-comes from, not where a disease ends.
+Not a medical device and **not for clinical use**. The network's probabilities are not calibrated; where
+`calibration.json` is here, it maps them to how often validation reports call a concept present, and where
+`input_check.safetensors` is here, `vlp predict --check-input` abstains from what does not look like the training
+films. It was trained on the reports of one source, few of them, and reads what those reports tend to mention;
+other hospitals, devices, ages, projections and findings that reports leave out may be read wrongly. A heat map
+shows where the score comes from, not where a disease ends.
 """

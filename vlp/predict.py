@@ -5,20 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from kgkit.interface import InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel, load_model
-from vlp.features import load_squares
-from vlp.images import find_images
+from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calibration, query_key
+from vlp.features import load_squares, patch_features
+from vlp.grounding import ground_film, save_overlay
+from vlp.images import find_images, load_image
+from vlp.input_check import InputCheck, load_input_check, refused_by_distance, refused_by_pixels
 from vlp.queries import ResolvedQueries, resolve_queries
 from vlp.types import FindingPrediction
 
-_COLUMNS = ("image", "finding", "concept", "probability", "is_seen", "error")
+_COLUMNS = ("image", "finding", "concept", "probability", "calibrated", "is_seen", "abstained", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,10 @@ class PredictConfig:
         encoder_dir: ENCODER for queries the model does not hold; by default where it stood at training.
         out_path: Where to write a table (.csv or .json); None to write nothing.
         all_concepts: With no queries, ask for every concept it was trained on, the broader ones too.
+        check_input: Abstain, with a reason, from what is not a frontal chest film.
+        overlay_dir: Folder for heat maps over the films; None to draw none.
+        overlays_per_film: How many findings are drawn per film, the most probable first.
+        calibration: calibration.json of an evaluation; by default the one kept with the model, if any.
     """
 
     model_dir: Path
@@ -40,6 +50,10 @@ class PredictConfig:
     encoder_dir: Path | None = None
     out_path: Path | None = None
     all_concepts: bool = False
+    check_input: bool = False
+    overlay_dir: Path | None = None
+    overlays_per_film: int = 1
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +63,16 @@ class Predictions:
     Attributes:
         found: One per film and query, films in the order given.
         failed: (film, reason) for the films that could not be read.
+        abstained: (film, reason) for what is not a frontal chest film, where that was to be checked.
+        calibrated: Calibrated probability of each in `found`; None where the query has no calibration.
+        overlays: Pictures that were drawn.
     """
 
     found: tuple[FindingPrediction, ...]
     failed: tuple[tuple[str, str], ...]
+    abstained: tuple[tuple[str, str], ...] = ()
+    calibrated: tuple[float | None, ...] = ()
+    overlays: tuple[Path, ...] = ()
 
 
 def predict(config: PredictConfig) -> Predictions:
@@ -61,36 +81,67 @@ def predict(config: PredictConfig) -> Predictions:
     Among several films a bad one is reported and the rest go on.
 
     Raises:
-        InputError: if the model is not one, a path is missing, a query cannot be resolved, or no film can be
-            read.
+        InputError: if the model is not one, a path is missing, a query cannot be resolved, an input check is asked for
+            and the model has none, or no film can be read.
     """
     if config.out_path is not None and config.out_path.suffix not in (".csv", ".json"):
         raise InputError(f"cannot write {config.out_path.suffix!r}; expected .csv or .json", config.out_path)
     model = load_model(config.model_dir)
+    check = load_input_check(config.model_dir) if config.check_input else None
+    kept_calibration = config.calibration or config.model_dir / CALIBRATION_FILE
+    calibration = load_calibration(kept_calibration) if config.calibration or kept_calibration.is_file() else None
     paths = find_images(list(config.paths))
     resolved = resolve_queries(model, config.queries, config.encoder_dir, findings_only=not config.all_concepts)
     found: list[FindingPrediction] = []
     failed: list[tuple[str, str]] = []
+    abstained: list[tuple[str, str]] = []
     with progress("predict", len(paths), "films") as bar:
-        for path, outcome in probabilities(model, paths, resolved):
+        for path, outcome in answers(model, paths, resolved):
             bar.advance()
             if isinstance(outcome, InputError):
                 failed.append((str(path), str(outcome).removeprefix(f"{path}: ")))
                 continue
-            for query, probability in zip(resolved.queries, outcome, strict=True):
+            reason = why_abstain(check, path, outcome) if check is not None else None
+            if reason is not None:
+                abstained.append((str(path), reason))
+                continue
+            for query, probability in zip(resolved.queries, outcome.probabilities.tolist(), strict=True):
                 found.append(FindingPrediction(str(path), query.text, query.concept, probability, query.is_seen))
-    if not found:
+    if not found and not abstained:
         raise InputError(failed[0][1], failed[0][0])
-    predictions = Predictions(tuple(found), tuple(failed))
+    calibrated = tuple(_calibrate(prediction, calibration) for prediction in found)
+    overlays = _draw_overlays(model, found, resolved, config) if config.overlay_dir is not None else ()
+    predictions = Predictions(tuple(found), tuple(failed), tuple(abstained), calibrated, overlays)
     if config.out_path is not None:
         write_predictions(predictions, config.out_path)
     return predictions
 
 
-def probabilities(
+def why_abstain(check: InputCheck, path: Path, answer: FilmAnswer) -> str | None:
+    """Why a readable picture is not answered; None if it passes for a frontal chest film."""
+    reason = refused_by_pixels(path, load_image(path))
+    return reason or refused_by_distance(float(check.distances(answer.features[None])[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class FilmAnswer:
+    """What a model says of one film.
+
+    Attributes:
+        probabilities: float64 [Q], 0..1, in the order of the queries.
+        embedding: float32 [J], the film in the joint space of films and reports, unit norm.
+        features: float16 [Hp, Wp, D], its patch features.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    embedding: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float16]
+
+
+def answers(
     model: VlpModel, paths: Sequence[Path], resolved: ResolvedQueries
-) -> Iterator[tuple[Path, list[float] | InputError]]:
-    """Probability of each query for each film, or the reason why a film has none; a batch at a time."""
+) -> Iterator[tuple[Path, FilmAnswer | InputError]]:
+    """What the model says of each film, or the reason why it says nothing; a batch at a time, in the order given."""
     size, batch_size = model.recipe.tower.input_size, model.recipe.tower.batch_size
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
@@ -101,18 +152,30 @@ def probabilities(
             except InputError as error:
                 squares.append(error)
         readable = [square for square in squares if not isinstance(square, InputError)]
-        answers: Iterator[list[float]] = iter(())
-        if readable:
-            logits = model.answer(torch.stack(readable), resolved.vectors).logits
-            answers = iter(logits.float().sigmoid().tolist())
+        found = iter(answer_squares(model, torch.stack(readable), resolved) if readable else [])
         for path, square in zip(batch, squares, strict=True):
-            yield path, square if isinstance(square, InputError) else next(answers)
+            yield path, square if isinstance(square, InputError) else next(found)
+
+
+def answer_squares(model: VlpModel, squares: torch.Tensor, resolved: ResolvedQueries) -> list[FilmAnswer]:
+    """As `answers`, for films already fitted into squares: float32 [B, S, S], grey 0..1."""
+    features = patch_features(model.tower, squares, model.recipe.tower)
+    with torch.no_grad():
+        output = model.network(features, resolved.vectors)
+    columns = (output.logits.double().sigmoid(), output.embedding.float(), features)
+    rows = zip(*(column.cpu().numpy() for column in columns), strict=True)
+    return [FilmAnswer(*row) for row in rows]
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write a table, CSV or JSON by the suffix; films that failed stand in it with their reason."""
-    rows = [asdict(prediction) | {"error": None} for prediction in predictions.found]
+    """Write a table, CSV or JSON by the suffix; films that failed or were not answered stand in it with the reason."""
     empty = dict.fromkeys(_COLUMNS)
+    calibrated = predictions.calibrated or (None,) * len(predictions.found)
+    rows = [
+        empty | asdict(prediction) | {"calibrated": value}
+        for prediction, value in zip(predictions.found, calibrated, strict=True)
+    ]
+    rows += [empty | {"image": image, "abstained": reason} for image, reason in predictions.abstained]
     rows += [empty | {"image": image, "error": reason} for image, reason in predictions.failed]
     if path.suffix == ".json":
         write_text_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
@@ -122,3 +185,40 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text_atomically(path, stream.getvalue())
+
+
+def _calibrate(prediction: FindingPrediction, calibration: Calibration | None) -> float | None:
+    key = query_key(prediction.concept, prediction.finding)
+    read = calibration.findings.get(key) if calibration is not None else None
+    return None if read is None else float(read.apply(prediction.probability))
+
+
+def _draw_overlays(
+    model: VlpModel, found: Sequence[FindingPrediction], resolved: ResolvedQueries, config: PredictConfig
+) -> tuple[Path, ...]:
+    """The most probable findings of each film, each drawn over it."""
+    assert config.overlay_dir is not None
+    of_film: dict[str, list[int]] = {}
+    for position, prediction in enumerate(found):
+        of_film.setdefault(prediction.image, []).append(position)
+    drawn: list[Path] = []
+    for image, positions in of_film.items():
+        ranked = sorted(range(len(resolved.queries)), key=lambda row: -found[positions[row]].probability)
+        rows = ranked[: config.overlays_per_film]
+        asked = ResolvedQueries(tuple(resolved.queries[row] for row in rows), resolved.vectors[rows])
+        film = load_image(Path(image))
+        for grounding in ground_film(model, film, asked):
+            words = re.sub(r"[^a-z0-9]+", "-", grounding.query.text.casefold()).strip("-")[:40]
+            path = _free_path(config.overlay_dir, f"{Path(image).stem}-{words or 'query'}", drawn)
+            save_overlay(film, grounding, path)
+            drawn.append(path)
+    return tuple(drawn)
+
+
+def _free_path(folder: Path, stem: str, taken: Sequence[Path]) -> Path:
+    """A PNG in a folder that this run has not written yet."""
+    path, number = folder / f"{stem}.png", 1
+    while path in taken:
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    return path

@@ -33,6 +33,7 @@ from kgkit.interface import (
     write_manifest,
     write_text_atomically,
 )
+from vlp.after_training import write_for_use
 from vlp.artifact import write_model_tensors, write_queries
 from vlp.checkpoint import (
     State,
@@ -130,6 +131,9 @@ def train(config: TrainConfig) -> TrainSummary:
     network.load_state_dict(state.best)
     summary = _summarise(config, state, step, train_films, val_films)
     if accelerator.is_main_process:
+        looks = (train_films.features[0], val_films.features[0])
+        concepts = [query.concept for query in questions.queries]
+        write_for_use(partial, data, concepts, looks, (val_films.targets, film_logits(step, val_films)))
         _write_model(config, data, questions, tower, partial, summary, state)
     accelerator.wait_for_everyone()
     return summary
@@ -252,13 +256,7 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
 
 def validate(step: TrainingStep, films: FilmSet) -> dict[str, float | int | None]:
     """Query loss and AUROC against what the validation reports say; labels are never looked at."""
-    step.eval()
-    logits = []
-    with torch.no_grad():
-        for start in range(0, len(films), _VAL_BATCH):
-            features = films.features[0, start : start + _VAL_BATCH].to(step.query_vectors.device)
-            logits.append(step.network(features, step.query_vectors).logits.float().cpu())
-    scores = torch.cat(logits)
+    scores = film_logits(step, films)
     config = step.config
     loss = query_loss(scores, films.targets, config.unmentioned_weight, config.positive_weight)
     targets, values = films.targets.numpy(), scores.numpy()
@@ -270,6 +268,17 @@ def validate(step: TrainingStep, films: FilmSet) -> dict[str, float | int | None
             areas.append(float(auroc(labels, values[known, column])))
     macro = float(np.mean(areas)) if areas else None
     return {"val_loss": float(loss), "val_mention_macro_auroc": macro, "val_mention_queries": len(areas)}
+
+
+@torch.no_grad()
+def film_logits(step: TrainingStep, films: FilmSet) -> Tensor:
+    """Logits of every query of every film, as it is; float32 [N, Q] on the CPU."""
+    step.eval()
+    logits = [torch.empty(0, len(step.query_vectors))]
+    for start in range(0, len(films), _VAL_BATCH):
+        features = films.features[0, start : start + _VAL_BATCH].to(step.query_vectors.device)
+        logits.append(step.network(features, step.query_vectors).logits.float().cpu())
+    return torch.cat(logits)
 
 
 def _open_partial(

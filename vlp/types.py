@@ -29,16 +29,35 @@ class TargetValue(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FindingBox:
+    """A rectangle that a reader drew on a film; for evaluation only.
+
+    Attributes:
+        label: The finding, as the data set calls it.
+        corners: (x0, y0, x1, y1), half-open, in pixels of a film of `frame`.
+        frame: (width, height) of the film the box was drawn on; None if it is the film as it is stored.
+    """
+
+    label: str
+    corners: tuple[float, float, float, float]
+    frame: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRef:
     """A film of a study.
 
     Attributes:
         path: Where the file is.
         view: Frontal, lateral or unknown.
+        projection: PA, AP and so on, as the data set writes it; "" if it does not say.
+        boxes: What readers drew on it.
     """
 
     path: Path
     view: View
+    projection: str = ""
+    boxes: tuple[FindingBox, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +70,10 @@ class Study:
         findings: Text of the findings section, "" if there is none.
         impression: Text of the impression section, "" if there is none.
         images: Its films.
-        labels: Findings labelled by people or labelers, 1 or 0; for evaluation only.
+        labels: Findings labelled by people or labelers, 1, 0, or -1 where they call it uncertain; for evaluation only.
         split: Split fixed by the source, or None.
+        sex: `F`, `M`, or "" where the source does not say; for subgroups.
+        age: Of the patient at the time, years; None where the source does not say.
     """
 
     study_id: str
@@ -62,6 +83,8 @@ class Study:
     images: tuple[ImageRef, ...]
     labels: Mapping[str, int] = field(default_factory=dict)
     split: str | None = None
+    sex: str = ""
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,3 +138,79 @@ def test_folders_are_searched_and_missing_paths_named(tmp_path: Path) -> None:
         find_images([tmp_path / "empty"])
     with pytest.raises(InputError, match="no such file or folder"):
         find_images([tmp_path / "gone"])
+
+
+def test_a_few_hot_pixels_do_not_press_the_rest_together(tmp_path: Path) -> None:
+    """One pixel in a thousand may be anything: the greys of the others are as without it."""
+    values = np.random.default_rng(0).integers(1000, 5000, size=(100, 80))
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "clean.png")
+    values.ravel()[:7] = 65535
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "hot.png")
+    clean, hot = load_image(tmp_path / "clean.png"), load_image(tmp_path / "hot.png")
+    assert np.abs(clean - hot).ravel()[7:].max() < 0.01
+    assert (hot.ravel()[:7] == 1).all()
+
+
+@given(
+    st.lists(st.integers(0, 65535), min_size=1, max_size=400),
+    st.floats(0.1, 50),
+    st.floats(-1000, 1000),
+)
+def test_the_stretch_keeps_order_and_does_not_see_scale_or_offset(
+    values: list[int], scale: float, offset: float
+) -> None:
+    from vlp.images import _stretch
+
+    pixels = np.array(values * 5, dtype=np.float32)
+    grey = _stretch(pixels)
+    assert grey.min() >= 0
+    assert grey.max() <= 1
+    assert (np.diff(grey[np.argsort(pixels, kind="stable")]) >= 0).all()
+    assert np.allclose(_stretch(pixels * np.float32(scale) + np.float32(offset)), grey, atol=0.02)
+
+
+def test_a_window_is_kept_as_it_is(tmp_path: Path) -> None:
+    """What the window leaves black stays black, however few pixels are bright."""
+    values = np.full((100, 100), 200)
+    values[0, :5] = 4000
+    write_dicom(tmp_path / "w.dcm", values, WindowCenter=2000, WindowWidth=1000)
+    film = load_image(tmp_path / "w.dcm")
+    assert (film[0, :5] == 1).all()
+    assert (film.ravel()[5:] == 0).all()
+
+
+def test_a_compression_without_decoder_names_the_package(tmp_path: Path) -> None:
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGLSLossless
+
+    write_dicom(tmp_path / "a.dcm", np.arange(64).reshape(8, 8))
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    dataset.PixelData = encapsulate([b"\0" * 64])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(tmp_path / "ls.dcm")
+    from pydicom.pixels.decoders import JPEGLSLosslessDecoder
+
+    words = "no decoder installed for JPEG-LS Lossless Image Compression: requires pylibjpeg"
+    with pytest.raises(InputError, match="not a readable DICOM" if JPEGLSLosslessDecoder.is_available else words):
+        load_image(tmp_path / "ls.dcm")
+
+
+def test_jpeg_2000_in_dicom_is_read(tmp_path: Path) -> None:
+    """16 bits allocated, 12 stored, lossless: the decoder that comes with Pillow does it."""
+    import io
+
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    values = np.random.default_rng(0).integers(0, 4096, size=(64, 48)).astype(np.uint16)
+    write_dicom(tmp_path / "plain.dcm", values)
+    dataset = pydicom.dcmread(tmp_path / "plain.dcm")
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    dataset["PixelData"].VR = "OB"
+    dataset.BitsStored, dataset.HighBit = 16, 15
+    dataset.save_as(tmp_path / "j2k.dcm")
+    assert np.array_equal(load_image(tmp_path / "j2k.dcm"), load_image(tmp_path / "plain.dcm"))

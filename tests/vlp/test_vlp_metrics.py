@@ -86,3 +86,23 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
         found = estimate(float(auroc(labels, scores)), auroc(labels, scores, patient_resamples(patients, 300, seed)))
         covered += found.low <= 0.7602 <= found.high
     assert 180 <= covered <= 199
+
+
+def test_every_resample_is_what_scikit_learn_gives() -> None:
+    generator = np.random.default_rng(5)
+    labels = np.arange(90) % 4 == 0
+    scores = generator.normal(size=90).round(1) + 0.5 * labels  # with ties
+    weights = patient_resamples([str(number // 2) for number in range(90)], 1000, seed=0)
+    areas, precisions = auroc(labels, scores, weights), average_precision(labels, scores, weights)
+    assert areas.shape == precisions.shape == (1000,)
+    for row, area, precision in zip(weights, areas, precisions, strict=True):
+        assert area == pytest.approx(roc_auc_score(labels, scores, sample_weight=row), abs=1e-12)
+        assert precision == pytest.approx(average_precision_score(labels, scores, sample_weight=row), abs=1e-12)
+
+
+def test_average_precision_without_positives_is_undefined() -> None:
+    assert math.isnan(float(average_precision([0, 0], [0.1, 0.2])))
+    weights = np.array([[1, 1, 0], [0, 1, 1]])
+    found = average_precision([1, 0, 0], [0.3, 0.2, 0.1], weights)
+    assert found[0] == 1
+    assert math.isnan(found[1])

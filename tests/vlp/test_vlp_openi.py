@@ -14,6 +14,7 @@ from kgkit.interface import InputError
 from vlp.data.openi import mesh_labels, read_openi
 from vlp.data.prepare import PrepareConfig, prepare, report_text
 from vlp.data.prepared import load_data
+from vlp.data.splits import SplitOptions
 from vlp.types import View
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
@@ -137,7 +138,7 @@ def test_without_splits_patients_are_divided_by_a_hash(
     prepare_here(openi_copy, tiny_encoder_dir, tmp_path / "B")
     second = dict(load_data(tmp_path / "B").splits.select("study_id", "split").iter_rows())
     assert second == {study: first[study] for study in second}
-    prepare_here(openi_copy, tiny_encoder_dir, tmp_path / "C", seed=1)
+    prepare_here(openi_copy, tiny_encoder_dir, tmp_path / "C", splits=SplitOptions(seed=1))
     assert dict(load_data(tmp_path / "C").splits.select("study_id", "split").iter_rows()) != second
 
 
@@ -155,7 +156,7 @@ def test_bad_films_are_counted_and_named(openi_copy: Path, tiny_encoder_dir: Pat
     summary = prepare_here(openi_copy, tiny_encoder_dir, tmp_path / "DATA")
     assert summary.films == 45
     assert sum(summary.skipped.values()) == 3
-    skipped = {row["name"]: row["reason"] for row in load_data(tmp_path / "DATA").manifest["skipped"]}
+    skipped = {Path(row["name"]).name: row["reason"] for row in load_data(tmp_path / "DATA").manifest["skipped"]}
     assert "empty file" in skipped[films[0].name]
     assert "not an image" in skipped[films[1].name]
     assert skipped[films[2].name] == "no such image file"

@@ -163,7 +163,7 @@ def test_the_artifact_is_whole_and_says_where_it_comes_from(tiny_model_dir: Path
     assert model.manifest["encoder_digest"] == "digest-0"
     assert {path.name for path in tiny_model_dir.iterdir()} == {
         "manifest.json", "model.safetensors", "queries.parquet", "query_vectors.safetensors", "metrics.json",
-        "training_log.jsonl", "README.md",
+        "training_log.jsonl", "README.md", "calibration.json", "training_mentions.json",
     }  # fmt: skip
     card = (tiny_model_dir / "README.md").read_text()
     assert "CC BY-NC-ND" in card

@@ -1,28 +1,23 @@
-"""Evaluate, predict, ground: what a trained model is used for."""
+"""Predict and ground: what a trained model is used for."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 from tiny_vlp import CARDIOMEGALY, FILM_SIDE, MASS
 
 from kgkit.interface import InputError
 from vlp.artifact import load_model
 from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.prepare import PrepareConfig, prepare
-from vlp.evaluation import EvaluateConfig, StudyScores, evaluate, measure
 from vlp.grounding import GroundConfig, ground, ground_film, heatmap_in_pixels, hottest_box
 from vlp.images import ResizePad, load_image
 from vlp.predict import PredictConfig, predict
@@ -33,119 +28,6 @@ from vlp.training import train
 @pytest.fixture
 def film(tiny_openi_dir: Path) -> Path:
     return min((tiny_openi_dir / "images").iterdir())
-
-
-# --- evaluate -----------------------------------------------------------------------------------------------------
-
-
-def test_the_metrics_are_those_of_scikit_learn_on_the_predictions_written(
-    tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
-) -> None:
-    metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
-    assert json.loads((tmp_path / "OUT" / "metrics.json").read_text()) == metrics
-    table = pl.read_csv(tmp_path / "OUT" / "predictions.csv")
-    for name in ("Cardiomegaly", "Effusion"):
-        row = metrics["per_finding"][name]
-        expected = roc_auc_score(table[f"label:{name}"], table[f"probability:{name}"])
-        assert row["auroc"] == pytest.approx(expected)
-        assert row["low"] <= row["auroc"] <= row["high"]
-        assert row["positives"] == table[f"label:{name}"].sum()
-        assert row["seen_in_training"]
-    assert metrics["per_finding"]["Cardiomegaly"]["concept"] == CARDIOMEGALY
-
-
-def test_no_positives_is_undefined_and_said_so(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> None:
-    metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
-    hernia = metrics["per_finding"]["Hernia"]
-    assert hernia["auroc"] is None
-    assert hernia["low"] is None
-    assert not hernia["seen_in_training"]
-    assert "Hernia" not in metrics["macro_auroc"]["findings"]
-    assert "no finding has 20 positive studies" in metrics["macro_auroc"]["rule"]
-    assert "normal" not in metrics["per_finding"]
-    assert metrics["normal"]["concept"] == "finding:normal"
-
-
-def test_the_macro_mean_is_over_frequent_findings_only() -> None:
-    generator = np.random.default_rng(0)
-    labels = np.stack([np.arange(100) < count for count in (40, 20, 19)], axis=1).astype(float)
-    scores = generator.uniform(size=(100, 3))
-    patients = [str(number) for number in range(100)]
-    found = measure(["a", "b", "c"], labels, StudyScores(patients, patients, scores, [], 0), seed=0)
-    assert found["macro_auroc"]["findings"] == ["a", "b"]
-    expected = np.mean([found["per_finding"][name]["auroc"] for name in ("a", "b")])
-    assert found["macro_auroc"]["value"] == pytest.approx(expected)
-    assert found["macro_auroc"]["low"] < expected < found["macro_auroc"]["high"]
-    assert found["normal"] is None
-
-
-def test_unknown_labels_are_left_out_not_called_negative() -> None:
-    labels = np.array([[1.0], [0.0], [np.nan], [0.0]])
-    patients = list("abcd")
-    scores = np.array([[0.6], [0.5], [0.9], [0.1]])
-    row = measure(["x"], labels, StudyScores(patients, patients, scores, [], 0), seed=0)["per_finding"]["x"]
-    assert (row["n"], row["auroc"]) == (3, 1.0)
-
-
-def test_an_evaluation_repeats_itself_and_counts_lost_films(
-    tiny_model_dir: Path, openi_copy: Path, tiny_encoder_dir: Path, tmp_path: Path
-) -> None:
-    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
-    config = EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "test", tmp_path / "A")
-    first = evaluate(config)
-    assert first["per_finding"] == evaluate(replace(config, out_dir=tmp_path / "B"))["per_finding"]
-    lost = openi_copy / "images" / "135_IM-0001-1001.dcm.png"
-    lost.write_bytes(b"rubbish")
-    later = evaluate(replace(config, out_dir=tmp_path / "C"))
-    assert later["studies"] == first["studies"] - 1
-    assert later["studies_without_film"] == 1
-    assert "not an image" in later["unreadable_films"][0]["reason"]
-
-
-def test_the_page_is_well_formed_and_needs_no_network(
-    tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
-) -> None:
-    evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
-    page = (tmp_path / "OUT" / "report.html").read_text()
-    opened: list[str] = []
-
-    class Checker(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            assert not any(name in ("src", "href") for name, _ in attrs)
-            if tag != "meta":
-                opened.append(tag)
-
-        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None: ...
-
-        def handle_endtag(self, tag: str) -> None:
-            assert opened.pop() == tag
-
-    Checker().feed(page)
-    assert opened == []
-    assert "http" not in page
-    assert "undefined" in page
-    assert "Cardiomegaly" in page
-
-
-def test_wrong_splits_and_data_without_labels_are_named(
-    tiny_model_dir: Path, tiny_data_dir: Path, openi_copy: Path, tiny_encoder_dir: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="no split 'tset'; did you mean 'test'"):
-        evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "tset", tmp_path / "OUT"))
-    (openi_copy / "labels14.csv").write_text("uid,Nonsense\n100,1\n")
-    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
-    with pytest.raises(InputError, match="no label to evaluate on: label columns are Nonsense; known: "):
-        evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "val", tmp_path / "OUT"))
-    assert not (tmp_path / "OUT").exists()
-
-
-def test_films_that_are_gone_are_missed(
-    tiny_model_dir: Path, openi_copy: Path, tiny_encoder_dir: Path, tmp_path: Path
-) -> None:
-    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
-    shutil.rmtree(openi_copy)
-    with pytest.raises(InputError, match="which is gone: prepare again"):
-        evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "val", tmp_path / "OUT"))
 
 
 # --- queries and predict ------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -96,8 +95,7 @@ def load_films(
     for split, views in (("train", config.recipe.tower.views), ("val", 1)):
         of_study = questions.targets[split]
         films = data.films(list(of_study), frontal_only=config.recipe.frontal_only)
-        paths = [Path(file) for file in films["file"]]
-        features = cache_features(tower, paths, config.recipe.tower, views=views, device=device)
+        features = cache_features(tower, data, films, config.recipe.tower, views=views, device=device)
         rows = [of_study[study_id] for study_id in films["study_id"]]
         empty = torch.empty((0, len(questions.queries)), dtype=torch.int8)
         sets.append(FilmSet(features, torch.stack(rows) if rows else empty))

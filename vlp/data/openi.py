@@ -15,12 +15,20 @@ from pathlib import Path
 import polars as pl
 
 from kgkit.interface import InputError
-from vlp.data.source import SourceData, read_csv_table
-from vlp.images import IMAGE_SUFFIXES
+from vlp.data.source import (
+    DEFAULTS,
+    SPLITS,
+    ReadOptions,
+    Skipped,
+    SourceData,
+    choose_rows,
+    image_files,
+    read_csv_table,
+    require_folder,
+)
 from vlp.types import ImageRef, Study, View
 
 LICENCE = "Open-i collection: CC BY-NC-ND 4.0, non-commercial research only"
-SPLITS = ("train", "val", "test")
 _VIEWS = {"frontal": View.FRONTAL, "lateral": View.LATERAL}
 _XML_ID = re.compile(r"^CXR(?=\d)")
 _NO_VIEWS = "the XML does not say which film is frontal: the first film of each study was taken (right in 85 of 100)"
@@ -46,20 +54,19 @@ _MESH_LABELS = {
 }
 
 
-def read_openi(source: Path) -> SourceData:
+def read_openi(source: Path, options: ReadOptions = DEFAULTS) -> SourceData:
     """Read an Open-i folder in any of its three layouts.
 
     Raises:
         InputError: if the folder is missing or holds none of them, or its tables contradict each other.
     """
-    if not source.is_dir():
-        raise InputError("no such folder" if not source.exists() else "this is a file, expected a folder", source)
+    require_folder(source)
     for prefix, layout in (("", "tables"), ("indiana_", "kaggle")):
         if (source / f"{prefix}reports.csv").is_file():
-            return _read_tables(source, prefix, layout)
+            return _read_tables(source, options, prefix, layout)
     xml_files = sorted(source.rglob("*.xml"))
     if xml_files:
-        return _read_xml(source, xml_files)
+        return _read_xml(source, xml_files, options)
     raise InputError(
         "not an Open-i folder: expected reports.csv + projections.csv, indiana_reports.csv + "
         "indiana_projections.csv, or the .xml reports",
@@ -84,15 +91,18 @@ def mesh_labels(headings: Iterable[str]) -> dict[str, int]:
     return labels
 
 
-def _read_tables(source: Path, prefix: str, layout: str) -> SourceData:
+def _read_tables(source: Path, options: ReadOptions, prefix: str, layout: str) -> SourceData:
     path = source / f"{prefix}reports.csv"
     reports = read_csv_table(path, ("uid", "findings", "impression"))
     _refuse_two_rows_of_one_study(reports, path)
+    reports = choose_rows(reports, path, options.where)
     views = _views_by_study(source / f"{prefix}projections.csv")
     labels = _labels_by_study(source / "labels14.csv")
     splits = _splits_by_study(source / "splits.csv")
-    files = _image_files(source)
-    studies, skipped = [], []
+    root = options.images or source
+    files = image_files(root)
+    studies: list[Study] = []
+    skipped: list[Skipped] = []
     for row in reports.sort("uid").iter_rows(named=True):
         uid = row["uid"]
         images, problems = _find_images(views.get(uid, ()), files)
@@ -106,7 +116,7 @@ def _read_tables(source: Path, prefix: str, layout: str) -> SourceData:
             known = mesh_labels((row.get("MeSH") or "").split(";")) if row.get("MeSH") else {}
         split = None if splits is None else splits[uid]
         studies.append(Study(uid, uid, row["findings"] or "", row["impression"] or "", images, known, split))
-    return SourceData("openi", layout, "openi", LICENCE, source, tuple(studies), tuple(skipped))
+    return SourceData("openi", layout, "openi", LICENCE, root, tuple(studies), tuple(skipped))
 
 
 def _refuse_two_rows_of_one_study(table: pl.DataFrame, path: Path) -> None:
@@ -166,15 +176,6 @@ def _splits_by_study(path: Path) -> dict[str, str] | None:
     return splits
 
 
-def _image_files(source: Path) -> dict[str, Path]:
-    """Every image under the folder: by file name, and by stem where the stem is unique."""
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    by_stem: dict[str, Path] = {}
-    for path in files:
-        by_stem.setdefault(path.stem, path)
-    return by_stem | {path.name: path for path in files}
-
-
 def _find_images(
     wanted: Iterable[tuple[str, View]], files: Mapping[str, Path]
 ) -> tuple[tuple[ImageRef, ...], list[tuple[str, str]]]:
@@ -188,10 +189,13 @@ def _find_images(
     return tuple(found), missing
 
 
-def _read_xml(source: Path, xml_files: list[Path]) -> SourceData:
-    files = _image_files(source)
+def _read_xml(source: Path, xml_files: list[Path], options: ReadOptions) -> SourceData:
+    if options.where:
+        raise InputError("--where chooses rows of a table; the XML reports are none", source)
+    image_root = options.images or source
+    files = image_files(image_root)
     studies: dict[str, Study] = {}
-    skipped: list[tuple[str, str]] = []
+    skipped: list[Skipped] = []
     for path in xml_files:
         root = _parse_xml(path)
         uid_element = root.find("uId")
@@ -207,7 +211,7 @@ def _read_xml(source: Path, xml_files: list[Path]) -> SourceData:
         labels = mesh_labels(item.text or "" for item in root.iterfind("MeSH/major"))
         studies[uid] = Study(uid, uid, sections.get("FINDINGS", ""), sections.get("IMPRESSION", ""), images, labels)
     ordered = tuple(studies[uid] for uid in sorted(studies))
-    return SourceData("openi", "xml", "openi", LICENCE, source, ordered, tuple(skipped), (_NO_VIEWS,))
+    return SourceData("openi", "xml", "openi", LICENCE, image_root, ordered, tuple(skipped), (_NO_VIEWS,))
 
 
 def _find_xml_images(names: list[str], files: Mapping[str, Path]) -> tuple[tuple[ImageRef, ...], list[tuple[str, str]]]:

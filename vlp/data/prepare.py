@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,17 +22,31 @@ from kgkit.interface import (
     partial_folder,
     progress,
     publish_folder,
+    write_json_atomically,
     write_manifest,
     write_text_atomically,
 )
-from vlp.data.openi import SPLITS, read_openi
-from vlp.data.prepared import IMAGE_COLUMNS, LABEL_PREFIX, MENTION_COLUMNS, SPLIT_COLUMNS, STUDY_COLUMNS
-from vlp.data.source import SourceData
-from vlp.images import decode_image
-from vlp.types import Study, View
+from vlp.data.boxes import box_table
+from vlp.data.decode import DecodeOptions, end_reading, read_films
+from vlp.data.labels import findings_of_labels
+from vlp.data.mention_input import by_study, read_mention_file
+from vlp.data.prepared import (
+    LABEL_PREFIX,
+    LATER_STUDY_COLUMNS,
+    MENTION_COLUMNS,
+    STUDY_COLUMNS,
+    label_columns,
+    supervision_digest,
+    table_digest,
+)
+from vlp.data.readers import READERS
+from vlp.data.source import ReadOptions, Skipped, SourceData, skip_counts
+from vlp.data.splits import SplitOptions, split_patients
+from vlp.types import ImageRef, Study
 
-SOURCES: dict[str, Callable[[Path], SourceData]] = {"openi": read_openi}
-"""Data set name -> reader of its layouts."""
+NO_REPORT = "missing report: the study is kept, without mentions"
+_RUN = "run.json"
+_LINKED_LANGUAGE = "en"
 
 
 class ReportLinker(Protocol):
@@ -46,22 +61,24 @@ class PrepareConfig:
     """One preparation.
 
     Attributes:
-        dataset: A key of SOURCES.
-        source: The data set's folder.
-        encoder_dir: ENCODER folder; the linker finds its concepts.
+        dataset: A key of READERS.
+        source: The data set's folder (of `csv`, the table or its folder).
+        encoder_dir: ENCODER folder; the linker finds its concepts. None where no report has to be linked.
         out_dir: DATA folder to make.
-        seed: Of the split, where the data set fixes none.
-        val_fraction: Part of the patients for validation, where the data set fixes no split.
-        test_fraction: Part of the patients for the test, likewise.
+        splits: How studies are divided.
+        read: How the data set is read.
+        decode: How films are read and kept.
+        mentions_file: Mentions from outside, in place of the linker's.
     """
 
     dataset: str
     source: Path
-    encoder_dir: Path
+    encoder_dir: Path | None
     out_dir: Path
-    seed: int = 0
-    val_fraction: float = 0.1
-    test_fraction: float = 0.2
+    splits: SplitOptions = field(default_factory=SplitOptions)
+    read: ReadOptions = field(default_factory=ReadOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    mentions_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,7 @@ class PrepareSummary:
         films: Readable films.
         mentions: Mentions found.
         skipped: Reason -> how many films or studies were left out for it.
+        first_skipped: Reason -> the first of them.
         notes: Assumptions made.
     """
 
@@ -82,6 +100,7 @@ class PrepareSummary:
     films: int
     mentions: int
     skipped: dict[str, int]
+    first_skipped: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -93,50 +112,51 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
         linker: Reads the reports; by default the linker of the encoder.
 
     Raises:
-        InputError: for an unknown data set, a folder that is not one, contradictions in it, or no readable
-            film.
+        InputError: for an unknown data set, a folder that is not one, contradictions in it, a patient in two parts,
+            mentions that are none, or no readable film.
     """
-    if config.dataset not in SOURCES:
-        raise InputError(f"no data set {config.dataset!r}; {choices(config.dataset, SOURCES)}")
-    encoder = load_encoder(config.encoder_dir)
-    source = SOURCES[config.dataset](config.source)
-    splits = _split_patients(source.studies, config)
-    images, unreadable = _read_films(source)
-    skipped = [*source.skipped, *unreadable]
+    if config.dataset not in READERS:
+        raise InputError(f"no data set {config.dataset!r}; {choices(config.dataset, READERS)}")
+    encoder = None if config.encoder_dir is None else load_encoder(config.encoder_dir)
+    given = None if config.mentions_file is None else read_mention_file(config.mentions_file)
+    source = READERS[config.dataset](config.source, config.read)
+    splits, unlisted = split_patients(source.studies, config.splits, config.source)
+    named = set(splits["study_id"].to_list())
+    studies = [study for study in source.studies if study.study_id in named]
+    if linker is None and given is None and source.language == _LINKED_LANGUAGE:
+        if encoder is None:
+            raise InputError("to link the reports, give --kg-encoder ENCODER, or mentions with --mentions FILE")
+        linker = load_linker(encoder)
+    partial = _open_partial(config, source, studies)
+    films = [(study.study_id, image) for study in studies for image in study.images]
+    images, unreadable = read_films(films, source.image_root, partial, config.decode)
+    skipped = [*source.skipped, *unlisted, *unreadable]
     if images.is_empty():
+        shutil.rmtree(partial)
         reason = f"; first: {skipped[0][0]}, {skipped[0][1]}" if skipped else ""
         raise InputError(f"no readable film of any study{reason}", config.source)
-    studies = _study_table(source.studies)
-    mentions = _link_reports(studies, linker or load_linker(encoder))
-    digests = {
-        "data_digest": _digest(studies.select(list(STUDY_COLUMNS)), images.drop("path"), mentions, splits),
-        "labels_digest": _digest(studies.drop(set(STUDY_COLUMNS) - {"study_id"})),
-    }
-    counts = dict(Counter(splits["split"].to_list()))
-    content = {
-        "dataset": source.name,
-        "layout": source.layout,
-        "label_set": source.label_set,
-        "licence": source.licence,
-        "image_root": str(source.image_root.resolve()),
-        "encoder_digest": encoder.digest,
-        "seed": config.seed,
-        **digests,
-        "studies": counts,
-        "films": len(images),
-        "mentions": len(mentions),
-        "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
-        "notes": list(source.notes),
-    }
-    partial = partial_folder(config.out_dir)
-    studies.write_parquet(partial / "studies.parquet")
-    images.write_parquet(partial / "images.parquet")
-    mentions.write_parquet(partial / "mentions.parquet")
+    table, mentions, without = _mentions(_study_table(studies), source, given, linker)
+    skipped += without
+    tables = {"studies": table, "images": images, "mentions": mentions, "boxes": box_table(studies, images, source)}
+    content = _manifest(config, source, tables, splits, skipped)
+    content["encoder_digest"] = None if encoder is None else encoder.digest
+    for name, columns in tables.items():
+        columns.write_parquet(partial / f"{name}.parquet")
     write_text_atomically(partial / "splits.csv", splits.write_csv())
+    end_reading(partial, config.decode)
+    (partial / _RUN).unlink()
     write_manifest(partial, "data", content)
     publish_folder(partial, config.out_dir)
-    reasons = dict(Counter(reason for _, reason in skipped))
-    return PrepareSummary(config.out_dir, counts, len(images), len(mentions), reasons, source.notes)
+    return _summary(config.out_dir, content)
+
+
+def _summary(out_dir: Path, content: dict[str, Any]) -> PrepareSummary:
+    reasons = content["skipped_by_reason"]
+    return PrepareSummary(
+        out_dir, content["studies"], content["films"], content["mentions"],
+        {reason: entry["count"] for reason, entry in reasons.items()},
+        {reason: entry["first"] for reason, entry in reasons.items()}, tuple(content["notes"]),
+    )  # fmt: skip
 
 
 def report_text(findings: str, impression: str) -> str:
@@ -145,55 +165,91 @@ def report_text(findings: str, impression: str) -> str:
     return "\n".join(f"{section}: {text}" for section, text in parts if text)
 
 
-def _split_patients(studies: Iterable[Study], config: PrepareConfig) -> pl.DataFrame:
-    """Splits of the source, else by a hash of the patient id: stable when studies come or go."""
-    rows, of_patient, of_study = [], dict[str, str](), dict[str, str]()
-    for study in studies:
-        split = study.split or _hashed_split(study.patient_id, config)
-        if of_study.setdefault(study.study_id, study.patient_id) != study.patient_id:
-            owners = f"{of_study[study.study_id]!r} and {study.patient_id!r}"
-            raise InputError(f"study {study.study_id!r} belongs to two patients, {owners}", config.source)
-        if of_patient.setdefault(study.patient_id, split) != split:
-            both = f"{of_patient[study.patient_id]!r} and {split!r}"
-            raise InputError(f"patient {study.patient_id!r} is in two splits, {both}", config.source)
-        rows.append((study.study_id, study.patient_id, split))
-    if len(of_study) != len(rows):
-        raise InputError("a study id stands twice", config.source)
-    return pl.DataFrame(rows, schema=SPLIT_COLUMNS, orient="row")
+def _open_partial(config: PrepareConfig, source: SourceData, studies: Sequence[Study]) -> Path:
+    """The folder the run works in, checked against the run that began it."""
+    run = {
+        "dataset": config.dataset,
+        "source": str(config.source.resolve()),
+        "side": config.decode.side,
+        "films": _films_digest(image for study in studies for image in study.images),
+    }
+    partial = config.out_dir.with_name(config.out_dir.name + ".partial")
+    if config.decode.resume:
+        if not (partial / _RUN).is_file():
+            raise InputError("nothing to resume: there is no stopped run here", partial)
+        begun = json.loads((partial / _RUN).read_text(encoding="utf-8"))
+        changed = [key for key, value in run.items() if begun.get(key) != value]
+        if changed:
+            raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", partial)
+        return partial_folder(config.out_dir, keep=True)
+    partial = partial_folder(config.out_dir)
+    write_json_atomically(partial / _RUN, run)
+    return partial
 
 
-def _hashed_split(patient_id: str, config: PrepareConfig) -> str:
-    digest = hashlib.sha256(f"{config.seed}:{patient_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    train, val, test = SPLITS
-    if position < config.test_fraction:
-        return test
-    return val if position < config.test_fraction + config.val_fraction else train
+def _films_digest(images: Any) -> str:
+    """Of names and sizes of the films, in order."""
+    digest = hashlib.sha256()
+    for image in images:
+        film: ImageRef = image
+        digest.update(f"{film.path}\0{film.path.stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
-def _read_films(source: SourceData) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """Decode every film once, so that training meets no bad file; bad ones are named with the reason."""
-    films = [(study.study_id, image) for study in source.studies for image in study.images]
-    rows, unreadable = [], []
-    with progress("read films", len(films), "films") as bar:
-        for study_id, image in films:
-            bar.advance()
-            try:
-                content = image.path.read_bytes()
-                height, width = decode_image(content, image.path).shape
-            except (InputError, OSError) as error:
-                reason = str(error).removeprefix(f"{image.path}: ")
-                unreadable.append((image.path.name, reason))
-                continue
-            name = image.path.relative_to(source.image_root).as_posix()
-            sha256 = hashlib.sha256(content).hexdigest()
-            rows.append((study_id, name, View(image.view).value, width, height, sha256))
-    return pl.DataFrame(rows, schema=IMAGE_COLUMNS, orient="row"), unreadable
+def _manifest(
+    config: PrepareConfig,
+    source: SourceData,
+    tables: dict[str, pl.DataFrame],
+    splits: pl.DataFrame,
+    skipped: Sequence[Skipped],
+) -> dict[str, Any]:
+    studies, images = tables["studies"], tables["images"]
+    labels = [name.removeprefix(LABEL_PREFIX) for name in studies.columns if name.startswith(LABEL_PREFIX)]
+    not_supervising = [name for name in studies.columns if name not in STUDY_COLUMNS]
+    stored = {"file": "films.bin", "side": config.decode.side} if config.decode.side else None
+    return {
+        "dataset": source.name,
+        "layout": source.layout,
+        "label_set": source.label_set,
+        "label_findings": findings_of_labels(labels, source.label_set),
+        "licence": source.licence,
+        "language": source.language,
+        "image_root": str(source.image_root.resolve()),
+        "stored_films": stored,
+        "seed": config.splits.seed,
+        "split_by": _split_rule(config.splits, source),
+        "mentions_from": _mentions_from(config, source),
+        "where": [f"{column}={value}" for column, value in config.read.where],
+        "data_digest": supervision_digest(studies, images, tables["mentions"], splits),
+        "labels_digest": table_digest(studies.select("study_id", *not_supervising), tables["boxes"]),
+        "studies": dict(Counter(splits["split"].to_list())),
+        "films": len(images),
+        "mentions": len(tables["mentions"]),
+        "skipped_by_reason": skip_counts(skipped),
+        "skipped": [{"name": name, "reason": reason} for name, reason in skipped],
+        "notes": list(source.notes),
+    }
 
 
-def _study_table(studies: Iterable[Study]) -> pl.DataFrame:
-    studies = list(studies)
-    labels = sorted({name for study in studies for name in study.labels})
+def _mentions_from(config: PrepareConfig, source: SourceData) -> str:
+    if config.mentions_file is not None:
+        return config.mentions_file.name
+    return "linker" if source.language == _LINKED_LANGUAGE else "none"
+
+
+def _split_rule(options: SplitOptions, source: SourceData) -> str:
+    if options.test_only:
+        return "all in test"
+    if options.split_file is not None:
+        return f"list {options.split_file.name}"
+    fixed = {study.split is not None for study in source.studies}
+    drawn = any(study.split in (None, "train+val") for study in source.studies)
+    if fixed == {True} and not drawn:
+        return "the source's own"
+    return "by patient, seeded" if fixed != {True} else "the source's own; validation by patient, seeded"
+
+
+def _study_table(studies: Sequence[Study]) -> pl.DataFrame:
     rows = [
         (
             s.study_id,
@@ -201,12 +257,46 @@ def _study_table(studies: Iterable[Study]) -> pl.DataFrame:
             s.findings,
             s.impression,
             report_text(s.findings, s.impression),
-            *(s.labels.get(name) for name in labels),
+            s.sex or None,
+            s.age,
         )
         for s in studies
     ]
-    schema: dict[str, Any] = STUDY_COLUMNS | {LABEL_PREFIX + name: pl.Int8 for name in labels}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    schema: dict[str, Any] = {**STUDY_COLUMNS, **LATER_STUDY_COLUMNS}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.with_columns(label_columns([study.labels for study in studies]).values())
+
+
+def _mentions(
+    studies: pl.DataFrame,
+    source: SourceData,
+    given: dict[str, ReportMentions] | None,
+    linker: ReportLinker | None,
+) -> tuple[pl.DataFrame, pl.DataFrame, list[Skipped]]:
+    """Studies, their mentions, and what has none though its data set has reports.
+
+    Spans of mentions from outside are theirs, so their text becomes the study's.
+    """
+    left_out: list[Skipped] = []
+    if given is not None:
+        given, others = by_study(given, studies["study_id"])
+        left_out = [(f"report {key}", "mentions of a study that is not here") for key in others]
+        if not given:
+            names = f"{others[0]!r} is none of them; one of them is {studies['study_id'][0]!r}"
+            raise InputError(f"no report of the mentions is a study of this data set: {names}")
+        pairs = studies.select("study_id", "text").iter_rows()
+        texts = [given[key].text if key in given else text for key, text in pairs]
+        studies = studies.with_columns(pl.Series("text", texts, dtype=pl.String))
+        rows = [row for key in studies["study_id"] if key in given for row in _mention_rows(key, given[key])]
+        mentions = pl.DataFrame(rows, schema=MENTION_COLUMNS, orient="row")
+    elif linker is not None and source.language == _LINKED_LANGUAGE:
+        mentions = _link_reports(studies, linker)
+    else:
+        mentions = pl.DataFrame(schema=MENTION_COLUMNS)
+    if source.language or given is not None:
+        silent = studies.filter(pl.col("text").str.strip_chars() == "")["study_id"]
+        left_out += [(f"study {study_id}", NO_REPORT) for study_id in silent]
+    return studies, mentions, left_out
 
 
 def _link_reports(studies: pl.DataFrame, linker: ReportLinker) -> pl.DataFrame:
@@ -214,30 +304,15 @@ def _link_reports(studies: pl.DataFrame, linker: ReportLinker) -> pl.DataFrame:
     with progress("link reports", len(studies), "reports") as bar:
         for study_id, text in studies.select("study_id", "text").iter_rows():
             bar.advance()
-            for position, m in enumerate(linker.link(study_id, text).mentions):
-                rows.append(
-                    (
-                        study_id,
-                        position,
-                        m.text,
-                        m.start,
-                        m.end,
-                        m.section,
-                        m.kind.value,
-                        m.certainty.value,
-                        m.temporality.value,
-                        m.experiencer.value,
-                        m.concept,
-                        m.link_score,
-                    )
-                )
+            rows += _mention_rows(study_id, linker.link(study_id, text))
     return pl.DataFrame(rows, schema=MENTION_COLUMNS, orient="row")
 
 
-def _digest(*tables: pl.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for table in tables:
-        digest.update(json.dumps(table.columns).encode())
-        for row in table.iter_rows():
-            digest.update(json.dumps(row, ensure_ascii=False).encode())
-    return digest.hexdigest()
+def _mention_rows(study_id: str, report: ReportMentions) -> list[tuple[Any, ...]]:
+    return [
+        (
+            study_id, position, m.text, m.start, m.end, m.section, m.kind.value, m.certainty.value,
+            m.temporality.value, m.experiencer.value, m.concept, m.link_score,
+        )
+        for position, m in enumerate(report.mentions)
+    ]  # fmt: skip

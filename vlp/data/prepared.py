@@ -1,14 +1,20 @@
 """The DATA folder: its columns, and how it is read.
 
-manifest.json    source, layout, licence, image root, counts, digests
-studies.parquet  one row per study; columns `label:<name>` hold labels of people or labelers, for evaluation
-only images.parquet   one row per readable film; `path` is relative to the manifest's image_root
+manifest.json    source, layout, licence, image root, counts, what was left out and why, digests
+studies.parquet  one row per study; columns `label:<name>` hold labels of people or labelers, for evaluation only:
+                 1, 0, null where unknown or uncertain; `uncertain:<name>` is true where they call it uncertain
+images.parquet   one row per readable film; `path` is relative to the manifest's image_root
+films.bin        the films in 8 bit, small, one after the other (see vlp.data.decode); or shards/*.tar
 mentions.parquet one row per mention: what may supervise training
+boxes.parquet    rectangles that readers drew, in pixels of the film; for evaluation only
 splits.csv       study_id, patient_id, split
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ import polars as pl
 from kgkit.interface import InputError, choices, read_manifest
 
 LABEL_PREFIX = "label:"
+UNCERTAIN_PREFIX = "uncertain:"
 STUDY_COLUMNS = {
     "study_id": pl.String,
     "patient_id": pl.String,
@@ -32,6 +39,25 @@ IMAGE_COLUMNS = {
     "width": pl.Int32,
     "height": pl.Int32,
     "sha256": pl.String,
+}
+LATER_STUDY_COLUMNS = {"sex": pl.String, "age": pl.Float64}
+LATER_IMAGE_COLUMNS = {"projection": pl.String, "look": pl.String}
+STORED_COLUMNS = {
+    "stored": pl.String,
+    "offset": pl.Int64,
+    "bytes": pl.Int64,
+    "stored_width": pl.Int32,
+    "stored_height": pl.Int32,
+}
+"""Where a film is kept inside DATA: file, first byte, length, and its size there; null where it is not."""
+BOX_COLUMNS = {
+    "study_id": pl.String,
+    "path": pl.String,
+    "label": pl.String,
+    "x0": pl.Float64,
+    "y0": pl.Float64,
+    "x1": pl.Float64,
+    "y1": pl.Float64,
 }
 MENTION_COLUMNS = {
     "study_id": pl.String,
@@ -57,10 +83,12 @@ class PreparedData:
     Attributes:
         folder: Where it is.
         manifest: Its manifest.
-        studies: STUDY_COLUMNS and one `label:<name>` (Int8, null where unknown) per label.
-        images: IMAGE_COLUMNS.
+        studies: STUDY_COLUMNS, LATER_STUDY_COLUMNS, one `label:<name>` (Int8, null where unknown or uncertain) per
+            label, and `uncertain:<name>` (Boolean) for labels that are somewhere called uncertain.
+        images: IMAGE_COLUMNS, LATER_IMAGE_COLUMNS, STORED_COLUMNS.
         mentions: MENTION_COLUMNS.
         splits: SPLIT_COLUMNS.
+        boxes: BOX_COLUMNS, in pixels of the film.
     """
 
     folder: Path
@@ -69,6 +97,7 @@ class PreparedData:
     images: pl.DataFrame
     mentions: pl.DataFrame
     splits: pl.DataFrame
+    boxes: pl.DataFrame
 
     @property
     def digest(self) -> str:
@@ -92,23 +121,9 @@ class PreparedData:
         return sorted(self.splits.filter(pl.col("split") == split)["study_id"].to_list())
 
     def films(self, study_ids: list[str], *, frontal_only: bool) -> pl.DataFrame:
-        """Films of some studies, sorted by study and path.
-
-        Returns:
-            IMAGE_COLUMNS and `file`, the path of each film on this machine.
-
-        Raises:
-            InputError: if the films are no longer where they were.
-        """
-        root = Path(self.manifest["image_root"])
-        if not root.is_dir():
-            raise InputError(
-                f"the films were under {root}, which is gone: prepare again", self.folder / "manifest.json"
-            )
+        """Films of some studies, sorted by study and path: rows of `images`, for vlp.data.film_reader."""
         films = self.images.filter(pl.col("study_id").is_in(study_ids)).sort("study_id", "path")
-        if frontal_only:
-            films = films.filter(pl.col("view") == "frontal")
-        return films.with_columns(file=pl.lit(f"{root}/") + pl.col("path"))
+        return films.filter(pl.col("view") == "frontal") if frontal_only else films
 
 
 def load_data(folder: Path) -> PreparedData:
@@ -121,14 +136,55 @@ def load_data(folder: Path) -> PreparedData:
     return PreparedData(
         folder,
         manifest,
-        studies=_read(folder / "studies.parquet", STUDY_COLUMNS),
-        images=_read(folder / "images.parquet", IMAGE_COLUMNS),
+        studies=_read(folder / "studies.parquet", STUDY_COLUMNS, LATER_STUDY_COLUMNS),
+        images=_read(folder / "images.parquet", IMAGE_COLUMNS, LATER_IMAGE_COLUMNS | STORED_COLUMNS),
         mentions=_read(folder / "mentions.parquet", MENTION_COLUMNS),
         splits=_read(folder / "splits.csv", SPLIT_COLUMNS),
+        boxes=_read_boxes(folder / "boxes.parquet"),
     )
 
 
-def _read(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
+def label_columns(labels: Sequence[Mapping[str, int]]) -> dict[str, pl.Series]:
+    """Labels of studies as columns; 1, 0, or null; where one is -1 an `uncertain:` column stands beside it."""
+    columns: dict[str, pl.Series] = {}
+    for name in sorted({name for study in labels for name in study}):
+        values = [study.get(name) for study in labels]
+        certain = [None if value == -1 else value for value in values]
+        columns[LABEL_PREFIX + name] = pl.Series(LABEL_PREFIX + name, certain, dtype=pl.Int8)
+        if -1 in values:
+            column = UNCERTAIN_PREFIX + name
+            columns[column] = pl.Series(column, [value == -1 for value in values], dtype=pl.Boolean)
+    return columns
+
+
+def supervision_digest(
+    studies: pl.DataFrame, images: pl.DataFrame, mentions: pl.DataFrame, splits: pl.DataFrame
+) -> str:
+    """Digest of all that may supervise training: reports, films, mentions, parts; not of labels, ages or places."""
+    return table_digest(
+        studies.select(list(STUDY_COLUMNS)).sort("study_id"),
+        images.select([name for name in IMAGE_COLUMNS if name != "path"]).sort("study_id", "sha256"),
+        mentions.select(list(MENTION_COLUMNS)).sort("study_id", "mention"),
+        splits.select(list(SPLIT_COLUMNS)).sort("study_id"),
+    )
+
+
+def table_digest(*tables: pl.DataFrame) -> str:
+    """SHA-256 of columns and rows, in order."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(json.dumps(table.columns).encode())
+        for row in table.iter_rows():
+            digest.update(json.dumps(row, ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
+def _read_boxes(path: Path) -> pl.DataFrame:
+    return _read(path, BOX_COLUMNS) if path.is_file() else pl.DataFrame(schema=BOX_COLUMNS)
+
+
+def _read(path: Path, columns: dict[str, Any], later: dict[str, Any] | None = None) -> pl.DataFrame:
+    """A table with its columns checked; those that folders of before do not have are null."""
     try:
         table = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -136,4 +192,5 @@ def _read(path: Path, columns: dict[str, Any]) -> pl.DataFrame:
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(f"no column {missing[0]!r}; found {', '.join(table.columns)}", path)
-    return table
+    absent = {name: kind for name, kind in (later or {}).items() if name not in table.columns}
+    return table.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in absent.items())

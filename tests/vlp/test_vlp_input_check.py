@@ -1,0 +1,183 @@
+"""Abstaining from what is no frontal chest film; overlays; calibrated answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_vlp import CARDIOMEGALY, FILM_SIDE
+
+from kgkit.interface import InputError
+from vlp.after_training import add_to_model
+from vlp.artifact import VlpModel, load_model
+from vlp.evaluation.calibration import CALIBRATION_FILE, load_calibration
+from vlp.features import load_squares, patch_features
+from vlp.images import IMAGE_SUFFIXES
+from vlp.input_check import (
+    INPUT_CHECK_FILE,
+    InputCheck,
+    fit_input_check,
+    load_input_check,
+    refused_by_pixels,
+    write_input_check,
+)
+from vlp.predict import PredictConfig, predict
+
+
+def film_like(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Two dark lungs on a bright ground, each a little elsewhere."""
+    y, x = np.mgrid[:FILM_SIDE, :FILM_SIDE] / FILM_SIDE
+    films = []
+    for _ in range(count):
+        (dx, dy), size = generator.uniform(-0.04, 0.04, 2), generator.uniform(0.14, 0.18)
+        lungs = sum(np.exp(-((x - cx - dx) ** 2 + (y - 0.45 - dy) ** 2 / 3) / size**2 * 2) for cx in (0.3, 0.7))
+        films.append(0.8 - 0.6 * lungs + generator.normal(0, 0.03, x.shape))
+    return np.clip(films, 0, 1).astype(np.float32)
+
+
+def look(model: VlpModel, squares: np.ndarray) -> np.ndarray:
+    return patch_features(model.tower, torch.from_numpy(squares), model.recipe.tower).numpy()
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: Path) -> VlpModel:
+    return load_model(tiny_model_dir)
+
+
+@pytest.fixture(scope="module")
+def check(model: VlpModel) -> InputCheck:
+    generator = np.random.default_rng(0)
+    found = fit_input_check(look(model, film_like(generator, 200)), look(model, film_like(generator, 100)))
+    assert found is not None
+    return found
+
+
+def test_at_most_two_films_in_a_hundred_are_refused_and_other_pictures_are(model: VlpModel, check: InputCheck) -> None:
+    generator = np.random.default_rng(1)
+    films = film_like(generator, 300)
+    assert (check.distances(look(model, films)) > 1).mean() <= 0.02
+    stripes = (np.sin(np.arange(FILM_SIDE) / generator.uniform(1, 4, size=(40, 1))) > 0).astype(np.float32)
+    others = {
+        "noise": generator.uniform(size=(40, FILM_SIDE, FILM_SIDE)).astype(np.float32),
+        "stripes": np.repeat(stripes[:, None], FILM_SIDE, axis=1),
+        "on its side": np.ascontiguousarray(np.rot90(films[:40], axes=(1, 2))),
+        "a corner of it": np.ascontiguousarray(films[:40, :32, :32].repeat(2, axis=1).repeat(2, axis=2)),
+    }
+    for name, pictures in others.items():
+        assert (check.distances(look(model, pictures)) > 1).mean() >= 0.95, name
+
+
+def test_validation_films_alone_set_the_limit(model: VlpModel) -> None:
+    generator = np.random.default_rng(2)
+    train, val = (look(model, film_like(generator, count)) for count in (150, 60))
+    one = fit_input_check(train, val)
+    assert one is not None
+    assert (one.distances(val) <= 1).mean() >= 0.98
+    wider = fit_input_check(train, look(model, film_like(generator, 60) ** 2))
+    assert wider is not None
+    assert wider.limit[0] > one.limit[0]
+    assert np.array_equal(wider.directions, one.directions)
+    few = fit_input_check(train, val[:10])  # too few: every fifth training film takes their place
+    assert few is not None
+    assert len(few.variances) < len(one.variances)
+    assert fit_input_check(train[:20], val[:0]) is None
+
+
+def test_a_check_is_read_back(check: InputCheck, model: VlpModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"this model has no input check"):
+        load_input_check(tmp_path)
+    write_input_check(tmp_path, None)
+    assert not list(tmp_path.iterdir())
+    write_input_check(tmp_path, check)
+    features = look(model, film_like(np.random.default_rng(3), 4))
+    assert load_input_check(tmp_path).distances(features) == pytest.approx(check.distances(features), rel=1e-3)
+    (tmp_path / INPUT_CHECK_FILE).write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="damaged"):
+        load_input_check(tmp_path)
+
+
+def test_pixels_alone_refuse_what_is_blank_coloured_or_tiny(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    grey = generator.uniform(size=(80, 90)).astype(np.float32)
+    Image.fromarray((grey * 255).astype(np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(generator.integers(0, 255, (80, 90, 3), dtype=np.uint8)).save(tmp_path / "colour.png")
+    Image.fromarray(np.repeat((grey * 255).astype(np.uint8)[..., None], 3, axis=2)).save(tmp_path / "rgb.jpg")
+    assert refused_by_pixels(tmp_path / "grey.png", grey) is None
+    assert refused_by_pixels(tmp_path / "rgb.jpg", grey) is None  # grey kept in three channels
+    assert "coloured" in (refused_by_pixels(tmp_path / "colour.png", grey) or "")
+    assert "too small: 28 x 70" in (refused_by_pixels(tmp_path / "grey.png", grey[:70, :28]) or "")
+    assert "blank" in (refused_by_pixels(tmp_path / "grey.png", np.full_like(grey, 0.4)) or "")
+
+
+@pytest.fixture
+def checked_model_dir(tiny_model_dir: Path, tiny_openi_dir: Path, model: VlpModel, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "MODEL"))
+    films = sorted(path for path in (tiny_openi_dir / "images").iterdir() if path.suffix in IMAGE_SUFFIXES)
+    squares = load_squares(films, model.recipe.tower.input_size)
+    write_input_check(folder, fit_input_check(look(model, squares.numpy()), look(model, squares.numpy()[:0])))
+    return folder
+
+
+def test_predict_abstains_with_a_reason_and_answers_the_rest(
+    checked_model_dir: Path, tiny_openi_dir: Path, tmp_path: Path
+) -> None:
+    film = min((tiny_openi_dir / "images").iterdir())
+    stripes = np.tile(np.where(np.arange(FILM_SIDE) % 2, 255, 0).astype(np.uint8), (FILM_SIDE, 1))
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    paths = (film, tmp_path / "stripes.png", tmp_path / "empty.png")
+    config = PredictConfig(checked_model_dir, paths, ("cardiomegaly",), out_path=tmp_path / "out.csv", check_input=True)
+    done = predict(config)
+    assert [found.image for found in done.found] == [str(film)]
+    assert done.abstained[0][0] == str(tmp_path / "stripes.png")
+    assert "not like the frontal chest films" in done.abstained[0][1]
+    assert done.failed == ((str(tmp_path / "empty.png"), "empty file, not an image"),)
+    with (tmp_path / "out.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["probability"] != "", row["abstained"] != "", row["error"] != "") for row in rows] == [
+        (True, False, False), (False, True, False), (False, False, True),
+    ]  # fmt: skip
+    only = predict(PredictConfig(checked_model_dir, paths[1:2], ("cardiomegaly",), check_input=True))
+    assert only.found == ()
+    assert len(only.abstained) == 1
+
+
+def test_a_model_without_a_check_says_so(tiny_model_dir: Path, tiny_openi_dir: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(tiny_model_dir, tmp_path / "MODEL"))
+    (bare / INPUT_CHECK_FILE).unlink(missing_ok=True)
+    with pytest.raises(InputError, match="this model has no input check"):
+        predict(PredictConfig(bare, (tiny_openi_dir / "images",), check_input=True))
+
+
+def test_overlays_are_drawn_for_the_likeliest_findings(
+    tiny_model_dir: Path, tiny_openi_dir: Path, tmp_path: Path
+) -> None:
+    films = tuple(sorted((tiny_openi_dir / "images").iterdir())[:2])
+    config = PredictConfig(tiny_model_dir, (*films, films[0]), overlay_dir=tmp_path / "maps", overlays_per_film=2)
+    done = predict(config)
+    assert len(done.overlays) == len(set(done.overlays)) == 4  # a film given twice is drawn once
+    best = max((f for f in done.found if f.image == str(films[0])), key=lambda found: found.probability)
+    assert done.overlays[0].name.startswith(films[0].stem)
+    assert best.finding.casefold().split()[0] in done.overlays[0].name
+    with Image.open(done.overlays[0]) as picture:
+        assert picture.size == (FILM_SIDE, FILM_SIDE)
+
+
+def test_what_training_leaves_behind_for_use(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> None:
+    """The calibration of a model rests on its validation reports, and reads no label."""
+    folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "MODEL"))
+    add_to_model(folder, tiny_data_dir)
+    kept = load_calibration(folder / CALIBRATION_FILE)
+    assert kept.source == "what the validation reports say"
+    assert set(kept.findings) == {query.concept for query in load_model(folder).queries}
+    source = Path(json.loads((tiny_data_dir / "manifest.json").read_text())["image_root"])
+    film = next(path for path in sorted(source.rglob("*.png")))
+    done = predict(PredictConfig(folder, (film,), (CARDIOMEGALY,)))
+    expected = kept.findings[CARDIOMEGALY].apply(done.found[0].probability)
+    assert done.calibrated[0] == pytest.approx(float(expected))

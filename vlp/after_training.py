@@ -1,0 +1,99 @@
+"""What a MODEL needs for use beyond its weights: input check, calibration, and what its training reports spoke of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kgkit.interface import InputError
+from vlp.artifact import VlpModel, load_model
+from vlp.data.prepared import PreparedData, load_data
+from vlp.data.targets import close_targets, report_states
+from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, fit_calibration, query_key, save_calibration
+from vlp.evaluation.training_mentions import write_training_mentions
+from vlp.features import cache_features
+from vlp.input_check import fit_input_check, write_input_check
+from vlp.queries import open_knowledge
+from vlp.types import TargetValue
+
+_BATCH = 64
+
+
+def write_for_use(
+    folder: Path,
+    data: PreparedData,
+    concepts: Sequence[str],
+    features: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+) -> None:
+    """Write `input_check.safetensors`, `calibration.json` and `training_mentions.json` into a MODEL folder.
+
+    No label is read: the calibration rests on what the validation reports say.
+
+    Args:
+        folder: The MODEL, or the partial folder it is made in.
+        data: What it was trained on.
+        concepts: Its queries, [Q].
+        features: float [n, Hp, Wp, D] of the train films and of the val films, as they are (view 0).
+        validation: int8 [m, Q] targets and float [m, Q] logits of the val films; m may be 0.
+    """
+    train, val = (part.numpy() for part in features)
+    write_input_check(folder, fit_input_check(train, val))
+    write_training_mentions(folder, data)
+    targets, logits = validation
+    if len(targets):
+        save_calibration(calibrate_on_reports(concepts, targets, logits), folder / CALIBRATION_FILE)
+
+
+def calibrate_on_reports(concepts: Sequence[str], targets: Tensor, logits: Tensor) -> Calibration:
+    """Calibrate to what reports say: the probability that the report of such a film calls the concept present.
+
+    Args:
+        concepts: Queries, [Q].
+        targets: int8 [m, Q], values of `TargetValue`; uncertain ones are left out, unmentioned ones are negative.
+        logits: float [m, Q].
+    """
+    labels = (targets == TargetValue.PRESENT).double().numpy()
+    labels[(targets == TargetValue.UNCERTAIN).numpy()] = np.nan
+    keys = [query_key(concept, "") for concept in concepts]
+    return fit_calibration(keys, labels, logits.double().sigmoid().numpy(), "what the validation reports say")
+
+
+def add_to_model(model_dir: Path, data_dir: Path) -> None:
+    """As `write_for_use`, for a MODEL that is already there; it looks at the films once more.
+
+    Raises:
+        InputError: if the model was not trained on these data.
+    """
+    model, data = load_model(model_dir), load_data(data_dir)
+    if data.digest != model.manifest["data_digest"]:
+        raise InputError("this model was trained on other data", data_dir)
+    features, studies = zip(*(_look(model, data, split) for split in ("train", "val")), strict=True)
+    knowledge = open_knowledge(model, None, wanted="the mentions of the reports")
+    concepts = [query.concept for query in model.queries]
+    states = report_states(data.mentions, sorted(set(studies[1])), knowledge)
+    rows = dict(zip(states.study_ids, close_targets(states, concepts, knowledge), strict=True))
+    targets = torch.from_numpy(
+        np.array([rows[study] for study in studies[1]], dtype=np.int8).reshape(-1, len(concepts))
+    )
+    write_for_use(model_dir, data, concepts, (features[0], features[1]), (targets, _logits(model, features[1])))
+
+
+def _look(model: VlpModel, data: PreparedData, split: str) -> tuple[Tensor, list[str]]:
+    """Patch features of the films of a split, and the study of each."""
+    there = split in set(data.splits["split"].to_list())
+    films = data.films(data.study_ids(split) if there else [], frontal_only=model.recipe.frontal_only)
+    features = cache_features(model.tower, data, films, model.recipe.tower, views=1, device=torch.device("cpu"))
+    return features[0], films["study_id"].to_list()
+
+
+def _logits(model: VlpModel, features: Tensor) -> Tensor:
+    found = [torch.empty(0, len(model.queries))]
+    with torch.no_grad():
+        for start in range(0, len(features), _BATCH):
+            found.append(model.network(features[start : start + _BATCH], model.query_vectors).logits)
+    return torch.cat(found)

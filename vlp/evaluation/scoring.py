@@ -1,0 +1,133 @@
+"""Answers for all studies of a split, and the labels beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from kgkit.interface import InputError, progress
+from vlp.artifact import VlpModel
+from vlp.data.film_reader import FilmReader
+from vlp.data.prepared import LABEL_PREFIX, PreparedData
+from vlp.metrics import FloatArray
+from vlp.predict import FilmAnswer, answer_squares
+from vlp.queries import ResolvedQueries
+
+ALL_SPLITS = "all"
+
+
+@dataclass(frozen=True)
+class StudyScores:
+    """Predictions of a split, films of a study averaged.
+
+    Attributes:
+        study_ids: [n].
+        patient_ids: [n].
+        scores: float64 [n, F], probability of each finding.
+        failed: (film, reason) of films that could not be read.
+        without_film: Studies left out for want of a readable film.
+        films: Row of `PreparedData.images` of the first film of each study, [n]; empty where it is not known.
+        embeddings: float32 [n, J], the films in the joint space, averaged; [0, 0] where not known.
+        films_digest: Hex digest of all films that were read.
+    """
+
+    study_ids: list[str]
+    patient_ids: list[str]
+    scores: FloatArray
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    without_film: int = 0
+    films: list[dict[str, Any]] = field(default_factory=list)
+    embeddings: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    films_digest: str = ""
+
+
+def score_studies(model: VlpModel, data: PreparedData, split: str, resolved: ResolvedQueries) -> StudyScores:
+    """Ask every film of a split; a film that cannot be read is listed and the rest go on.
+
+    Raises:
+        InputError: if there is no such split, it has no film, or none can be read.
+    """
+    study_ids = studies_of(model, data, split)
+    films = data.films(study_ids, frontal_only=model.recipe.frontal_only)
+    if films.is_empty():
+        raise InputError(f"no film in split {split!r}", data.folder)
+    of_study: dict[str, list[FilmAnswer]] = {}
+    first_film: dict[str, dict[str, Any]] = {}
+    failed: list[tuple[str, str]] = []
+    digest = hashlib.sha256()
+    with progress(f"evaluate {split}", len(films), "films") as bar:
+        for row, answer in _answers(model, FilmReader(data), films, resolved):
+            bar.advance()
+            study_id = row["study_id"]
+            if isinstance(answer, InputError):
+                failed.append((row["path"], str(answer).split(f"{row['path']}: ", 1)[-1]))
+                continue
+            of_study.setdefault(study_id, []).append(answer)
+            first_film.setdefault(study_id, row)
+            digest.update(f"{study_id}\t{row['sha256']}\n".encode())
+    if not of_study:
+        raise InputError(f"no film of split {split!r} can be read; first: {failed[0][0]}, {failed[0][1]}", data.folder)
+    scored = sorted(of_study)
+    patient_of = dict(data.splits.select("study_id", "patient_id").iter_rows())
+    return StudyScores(
+        scored,
+        [patient_of[study_id] for study_id in scored],
+        np.array([np.mean([film.probabilities for film in of_study[study_id]], axis=0) for study_id in scored]),
+        failed,
+        len(study_ids) - len(scored),
+        [first_film[study_id] for study_id in scored],
+        np.stack([np.mean([film.embedding for film in of_study[study_id]], axis=0) for study_id in scored]),
+        digest.hexdigest(),
+    )
+
+
+def studies_of(model: VlpModel, data: PreparedData, split: str) -> list[str]:
+    """Ids of the studies of a split, sorted; `all` is every study of data the model was not trained on.
+
+    Raises:
+        InputError: if there is no such split, or all are asked for of the data it was trained on.
+    """
+    if split != ALL_SPLITS or ALL_SPLITS in set(data.splits["split"].to_list()):
+        return data.study_ids(split)
+    if data.digest == model.manifest["data_digest"]:
+        raise InputError("the model was trained on a part of these data: name a split it was not", data.folder)
+    return sorted(data.splits["study_id"].to_list())
+
+
+def _answers(
+    model: VlpModel, reader: FilmReader, films: pl.DataFrame, resolved: ResolvedQueries
+) -> Iterator[tuple[dict[str, Any], FilmAnswer | InputError]]:
+    """What the model says of each film, or why it cannot be read; a batch at a time."""
+    size, batch_size = model.recipe.tower.input_size, model.recipe.tower.batch_size
+    for part in films.iter_slices(batch_size):
+        rows = part.rows(named=True)
+        squares: list[torch.Tensor | InputError] = []
+        for row in rows:
+            try:
+                squares.append(torch.from_numpy(reader.square(row, size)))
+            except InputError as error:
+                squares.append(error)
+        readable = [square for square in squares if not isinstance(square, InputError)]
+        found = iter(answer_squares(model, torch.stack(readable), resolved) if readable else [])
+        for row, square in zip(rows, squares, strict=True):
+            yield row, square if isinstance(square, InputError) else next(found)
+
+
+def label_matrix(data: PreparedData, study_ids: Sequence[str], labels: Sequence[str | None]) -> FloatArray:
+    """Labels of studies: float64 [n, F], 1 or 0; NaN where unknown, uncertain, or without a label column."""
+    order = pl.DataFrame({"study_id": list(study_ids)}, schema={"study_id": pl.String})
+    table = order.join(data.studies, on="study_id", how="left", maintain_order="left")
+    matrix = np.full((len(study_ids), len(labels)), np.nan)
+    for column, label in enumerate(labels):
+        if label is None:
+            continue
+        values = table[LABEL_PREFIX + label].cast(pl.Float64)
+        matrix[:, column] = values.set(~values.is_in([0.0, 1.0]).fill_null(False), None).fill_null(np.nan).to_numpy()
+    return matrix
