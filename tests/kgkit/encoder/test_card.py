@@ -97,7 +97,7 @@ def test_without_figures_it_says_so() -> None:
 
 
 def test_what_was_trained_and_how() -> None:
-    card = model_card(manifest("held_out.names=0.05", "held_out.concepts=0"), {})
+    card = model_card(manifest("held_out.names=0.05", "held_out.concepts=0", "objectives.definition=0.5"), {})
     rows = dict(table(card, "Training"))
     assert rows["steps"] == "1,500; weights of the step 1200"
     assert rows["CPU time"] == "15.5 minutes, all threads together"
