@@ -17,10 +17,9 @@ from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, fit_calibr
 from vlp.evaluation.training_mentions import write_training_mentions
 from vlp.features import cache_features
 from vlp.input_check import fit_input_check, write_input_check
+from vlp.model import film_logits
 from vlp.queries import open_knowledge
 from vlp.types import TargetValue
-
-_BATCH = 64
 
 
 def write_for_use(
@@ -80,7 +79,8 @@ def add_to_model(model_dir: Path, data_dir: Path) -> None:
     targets = torch.from_numpy(
         np.array([rows[study] for study in studies[1]], dtype=np.int8).reshape(-1, len(concepts))
     )
-    write_for_use(model_dir, data, concepts, (features[0], features[1]), (targets, _logits(model, features[1])))
+    logits = film_logits(model.network, features[1], model.query_vectors)
+    write_for_use(model_dir, data, concepts, (features[0], features[1]), (targets, logits))
 
 
 def _look(model: VlpModel, data: PreparedData, split: str) -> tuple[Tensor, list[str]]:
@@ -89,11 +89,3 @@ def _look(model: VlpModel, data: PreparedData, split: str) -> tuple[Tensor, list
     films = data.films(data.study_ids(split) if there else [], frontal_only=model.recipe.frontal_only)
     features = cache_features(model.tower, data, films, model.recipe.tower, views=1, device=torch.device("cpu"))
     return features[0], films["study_id"].to_list()
-
-
-def _logits(model: VlpModel, features: Tensor) -> Tensor:
-    found = [torch.empty(0, len(model.queries))]
-    with torch.no_grad():
-        for start in range(0, len(features), _BATCH):
-            found.append(model.network(features[start : start + _BATCH], model.query_vectors).logits)
-    return torch.cat(found)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from vlp.config import ModelConfig
 
 _POSITION_PERIOD = 100.0
+_LOGITS_BATCH = 64
 
 
 class QueryOutput(NamedTuple):
@@ -173,6 +174,22 @@ class QueryNetwork(nn.Module):
         if len(query_vectors) > 1:
             self.query_mean.copy_(query_vectors.mean(0))
         self.query_std.copy_((query_vectors - self.query_mean).square().mean().sqrt().clamp_min(1e-3))
+
+
+@torch.no_grad()
+def film_logits(network: QueryNetwork, features: Tensor, query_vectors: Tensor) -> Tensor:
+    """Logits of every query of every film, in batches, as the network is used: float32 [N, Q] on the CPU.
+
+    Args:
+        network: Left in evaluation mode.
+        features: float [N, Hp, Wp, D], patch features; N may be 0.
+        query_vectors: float [Q, E].
+    """
+    network.eval()
+    logits = [torch.empty(0, len(query_vectors))]
+    for part in torch.split(features, _LOGITS_BATCH) if len(features) else ():
+        logits.append(network(part.to(query_vectors.device), query_vectors).logits.float().cpu())
+    return torch.cat(logits)
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Tensor:

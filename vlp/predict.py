@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from vlp.input_check import InputCheck, load_input_check, refused_by_distance, r
 from vlp.queries import ResolvedQueries, resolve_queries
 from vlp.types import FindingPrediction
 
+Film = TypeVar("Film")
 _COLUMNS = ("image", "finding", "concept", "probability", "calibrated", "is_seen", "abstained", "error")
 
 
@@ -96,7 +98,7 @@ def predict(config: PredictConfig) -> Predictions:
     failed: list[tuple[str, str]] = []
     abstained: list[tuple[str, str]] = []
     with progress("predict", len(paths), "films") as bar:
-        for path, outcome in answers(model, paths, resolved):
+        for path, outcome in answers(model, paths, _square_of_file, resolved):
             bar.advance()
             if isinstance(outcome, InputError):
                 failed.append((str(path), str(outcome).removeprefix(f"{path}: ")))
@@ -115,6 +117,10 @@ def predict(config: PredictConfig) -> Predictions:
     if config.out_path is not None:
         write_predictions(predictions, config.out_path)
     return predictions
+
+
+def _square_of_file(path: Path, size: int) -> torch.Tensor:
+    return load_squares([path], size)[0]
 
 
 def why_abstain(check: InputCheck, path: Path, answer: FilmAnswer) -> str | None:
@@ -139,22 +145,29 @@ class FilmAnswer:
 
 
 def answers(
-    model: VlpModel, paths: Sequence[Path], resolved: ResolvedQueries
-) -> Iterator[tuple[Path, FilmAnswer | InputError]]:
-    """What the model says of each film, or the reason why it says nothing; a batch at a time, in the order given."""
+    model: VlpModel, films: Sequence[Film], square: Callable[[Film, int], torch.Tensor], resolved: ResolvedQueries
+) -> Iterator[tuple[Film, FilmAnswer | InputError]]:
+    """What the model says of each film, or the reason why it says nothing; a batch at a time, in the order given.
+
+    Args:
+        model: Asked.
+        films: Paths, or rows of a DATA folder.
+        square: Reads one as float32 [S, S], grey 0..1, S being its second argument.
+        resolved: The queries.
+    """
     size, batch_size = model.recipe.tower.input_size, model.recipe.tower.batch_size
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
+    for start in range(0, len(films), batch_size):
+        batch = films[start : start + batch_size]
         squares: list[torch.Tensor | InputError] = []
-        for path in batch:
+        for film in batch:
             try:
-                squares.append(load_squares([path], size)[0])
+                squares.append(square(film, size))
             except InputError as error:
                 squares.append(error)
         readable = [square for square in squares if not isinstance(square, InputError)]
         found = iter(answer_squares(model, torch.stack(readable), resolved) if readable else [])
-        for path, square in zip(batch, squares, strict=True):
-            yield path, square if isinstance(square, InputError) else next(found)
+        for film, read in zip(batch, squares, strict=True):
+            yield film, read if isinstance(read, InputError) else next(found)
 
 
 def answer_squares(model: VlpModel, squares: torch.Tensor, resolved: ResolvedQueries) -> list[FilmAnswer]:

@@ -48,14 +48,13 @@ from vlp.data.dataset import FilmSet, Questions, choose_questions, load_films
 from vlp.data.prepared import PreparedData, load_data
 from vlp.losses import query_loss, report_vectors, shared_concepts, soft_contrast_loss
 from vlp.metrics import auroc
-from vlp.model import QueryNetwork
+from vlp.model import QueryNetwork, film_logits
 from vlp.model_card import model_card
 from vlp.towers import ImageTower, load_tower
 from vlp.types import TargetValue
 
 _CHECKPOINT, _RUN, _LOG = "checkpoint.safetensors", "run.json", "training_log.jsonl"
 _MIN_VAL_POSITIVES = 5
-_VAL_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +128,12 @@ def train(config: TrainConfig) -> TrainSummary:
         step = TrainingStep(network, questions.vectors, config.recipe.loss)
         state = _Loop(accelerator, step, config, partial).run(train_films, val_films)
     network.load_state_dict(state.best)
-    summary = _summarise(config, state, step, train_films, val_films)
+    val_logits = film_logits(network, val_films.features[0], step.query_vectors)
+    summary = _summarise(config, state, val_logits, train_films, val_films)
     if accelerator.is_main_process:
         looks = (train_films.features[0], val_films.features[0])
         concepts = [query.concept for query in questions.queries]
-        write_for_use(partial, data, concepts, looks, (val_films.targets, film_logits(step, val_films)))
+        write_for_use(partial, data, concepts, looks, (val_films.targets, val_logits))
         _write_model(config, data, questions, tower, partial, summary, state)
     accelerator.wait_for_everyone()
     return summary
@@ -221,7 +221,8 @@ class _Loop:
         metrics: dict[str, float | int | None] = {}
         if len(val_films):
             self.network.load_state_dict(candidate)
-            metrics = validate(self.module, val_films)
+            scores = film_logits(self.network, val_films.features[0], self.module.query_vectors)
+            metrics = validate(scores, val_films, self.module.config)
             self.network.load_state_dict(state.network)
         loss = metrics.get("val_loss")
         if loss is None or loss < state.best_loss:  # without validation films the last epoch counts
@@ -254,10 +255,14 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def validate(step: TrainingStep, films: FilmSet) -> dict[str, float | int | None]:
-    """Query loss and AUROC against what the validation reports say; labels are never looked at."""
-    scores = film_logits(step, films)
-    config = step.config
+def validate(scores: Tensor, films: FilmSet, config: LossConfig) -> dict[str, float | int | None]:
+    """Query loss and AUROC against what the validation reports say; labels are never looked at.
+
+    Args:
+        scores: float [N, Q], logits of the films.
+        films: With their targets; N is 1 or more.
+        config: Of the loss.
+    """
     loss = query_loss(scores, films.targets, config.unmentioned_weight, config.positive_weight)
     targets, values = films.targets.numpy(), scores.numpy()
     areas = []
@@ -268,17 +273,6 @@ def validate(step: TrainingStep, films: FilmSet) -> dict[str, float | int | None
             areas.append(float(auroc(labels, values[known, column])))
     macro = float(np.mean(areas)) if areas else None
     return {"val_loss": float(loss), "val_mention_macro_auroc": macro, "val_mention_queries": len(areas)}
-
-
-@torch.no_grad()
-def film_logits(step: TrainingStep, films: FilmSet) -> Tensor:
-    """Logits of every query of every film, as it is; float32 [N, Q] on the CPU."""
-    step.eval()
-    logits = [torch.empty(0, len(step.query_vectors))]
-    for start in range(0, len(films), _VAL_BATCH):
-        features = films.features[0, start : start + _VAL_BATCH].to(step.query_vectors.device)
-        logits.append(step.network(features, step.query_vectors).logits.float().cpu())
-    return torch.cat(logits)
 
 
 def _open_partial(
@@ -338,19 +332,20 @@ def _open_log(path: Path, length: int, is_main: bool) -> Path:
 
 
 def _summarise(
-    config: TrainConfig, state: TrainingState, step: TrainingStep, train_films: FilmSet, val_films: FilmSet
+    config: TrainConfig, state: TrainingState, val_logits: Tensor, train_films: FilmSet, val_films: FilmSet
 ) -> TrainSummary:
-    metrics: dict[str, Any] = dict(validate(step, val_films)) if len(val_films) else {}
+    metrics: dict[str, Any] = {}
+    if len(val_films):
+        metrics |= validate(val_logits, val_films, config.recipe.loss)
+    queries = int(val_logits.shape[1])
     metrics |= {
         "best_epoch": state.best_epoch,
         "epochs_run": state.epoch,
         "train_films": len(train_films),
         "val_films": len(val_films),
-        "queries": len(step.query_vectors),
+        "queries": queries,
     }
-    return TrainSummary(
-        config.out_dir, len(step.query_vectors), len(train_films), len(val_films), state.best_epoch, metrics
-    )
+    return TrainSummary(config.out_dir, queries, len(train_films), len(val_films), state.best_epoch, metrics)
 
 
 def _write_model(

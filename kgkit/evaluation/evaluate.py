@@ -56,7 +56,8 @@ class Task:
     Attributes:
         ask: Measures an encoder.
         lexical: Measures character n-grams on the same queries.
-        beside: Measures what else every table of this task shows, by name.
+        rows: Measures the encoder and all that every table of this task shows beside it, by name, the encoder first;
+            if not given, the encoder and character n-grams.
         needs: What --data has to hold; None where the encoder's own held-out parts are read.
         may_take_data: Whether --data may replace the own held-out parts.
         has_files: Whether --file chooses among several.
@@ -64,7 +65,7 @@ class Task:
 
     ask: Callable[[Path, Sources], Answer]
     lexical: Callable[[Path, Sources], Answer] | None = None
-    beside: Callable[[Path, Sources], Mapping[str, Answer]] | None = None
+    rows: Callable[[Path, Sources], Mapping[str, Answer]] | None = None
     needs: str | None = None
     may_take_data: bool = False
     has_files: bool = False
@@ -88,10 +89,16 @@ def _lexical_linking(folder: Path, given: Sources) -> Answer:
     return lexical_entity_linking(folder, given.folder, given.file)
 
 
-def _beside_linking(folder: Path, given: Sources) -> Mapping[str, Answer]:
+def _linking_rows(folder: Path, given: Sources) -> Mapping[str, Answer]:
+    both = {ENCODER: _linking(folder, given), LEXICAL: _lexical_linking(folder, given)}
     if _has_marked_reports(given):
-        return finding_presence_baselines(given.folder)
-    return searched_entity_linking(folder, given.folder, given.file)
+        return both | finding_presence_baselines(given.folder)
+    return both | searched_entity_linking(folder, given.folder, given.file)
+
+
+def _search_rows(folder: Path, _: Sources) -> Mapping[str, Answer]:
+    answers = search_quality(folder)  # in one index
+    return {ENCODER: answers[HYBRID], DENSE: answers[DENSE], LETTERS: answers[LETTERS]}
 
 
 def _has_marked_reports(given: Sources) -> bool:
@@ -111,13 +118,13 @@ TASKS = MappingProxyType(
         "linking": Task(
             _linking,
             _lexical_linking,
-            _beside_linking,
+            _linking_rows,
             needs="NCBI*_corpus.txt, or with reports.csv and labels14.csv",
             has_files=True,
         ),
         "search": Task(
             lambda folder, _: search_quality(folder, (HYBRID,))[HYBRID],
-            beside=lambda folder, _: search_quality(folder, (DENSE, LETTERS)),
+            rows=_search_rows,
         ),
         "assertion": Task(lambda _, given: assertion(given.folder), needs="context_annotations.tsv"),
     }
@@ -160,11 +167,7 @@ def evaluate(
     sources = Sources(data, file)
     if task != "assertion":
         read_manifest(folder, "encoder")
-    answers = {ENCODER: chosen.ask(folder, sources)}
-    if chosen.lexical is not None:
-        answers[LEXICAL] = chosen.lexical(folder, sources)
-    if chosen.beside is not None:
-        answers |= chosen.beside(folder, sources)
+    answers = _own_rows(chosen, folder, sources)
     for name, other in against:
         read_manifest(other, "encoder")
         answers[name] = chosen.ask(other, sources)
@@ -201,6 +204,15 @@ def held_out_metrics(folder: Path, seed: int) -> dict[str, Any]:
                 rows[first] | {"part": first} | dict(answer.about) | {part: rows[part] for part in others}
             )
     return metrics
+
+
+def _own_rows(chosen: Task, folder: Path, sources: Sources) -> dict[str, Answer]:
+    if chosen.rows is not None:
+        return dict(chosen.rows(folder, sources))
+    answers = {ENCODER: chosen.ask(folder, sources)}
+    if chosen.lexical is not None:
+        answers[LEXICAL] = chosen.lexical(folder, sources)
+    return answers
 
 
 def _check(task: str, chosen: Task, sources: Sources, against: Sequence[tuple[str, Path]]) -> None:

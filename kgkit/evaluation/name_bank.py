@@ -14,7 +14,7 @@ from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import read_held_out_names
 from kgkit.progress import progress
 from kgkit.ranking import FloatArray, IntArray, filtered_ranks
-from kgkit.search.vectors import OWN_SHARE
+from kgkit.search.vectors import VectorTable
 
 Vectors = npt.NDArray[np.float32]
 FillScores = Callable[[int, int, Vectors], None]
@@ -115,21 +115,14 @@ def embed(encoder: ConceptEncoder, texts: Sequence[str], description: str) -> Ve
 
 
 def dense_scores(encoder: ConceptEncoder, bank: NameBank, queries: Vectors) -> FillScores:
-    """Cosines of query vectors (float32 [Q, dim], unit rows) with the vectors of a bank."""
-    owners = bank.owners()
+    """Scores of query vectors (float32 [Q, dim], unit rows) with the vectors of a bank, as concept search has them."""
+    own = bank.owners()
+    sources = np.where(bank.vectors < 0, own, len(encoder.concepts) + bank.vectors)
+    table = VectorTable(encoder.vectors, encoder.name_vectors, {"entry.starts": bank.starts, "entry.sources": sources})
 
     def fill(first: int, stop: int, out: Vectors) -> None:
-        asked = np.ascontiguousarray(queries[first:stop].T)
         for low, high in concept_blocks(bank.starts):
-            rows = slice(int(bank.starts[low]), int(bank.starts[high]))
-            places, own = bank.vectors[rows], owners[rows]
-            is_own = places < 0
-            block = np.empty((len(places), encoder.dim), dtype=np.float32)
-            block[is_own] = encoder.vectors[own[is_own]]
-            block[~is_own] = encoder.name_vectors[places[~is_own]]
-            best = np.maximum.reduceat(block @ asked, bank.starts[low:high] - rows.start, axis=0)
-            itself = encoder.vectors[low:high] @ asked
-            out[:, low:high] = (np.float32(1 - OWN_SHARE) * best + np.float32(OWN_SHARE) * itself).T
+            out[:, low:high] = table.score(np.arange(low, high), queries[first:stop]).scores.T
 
     return fill
 

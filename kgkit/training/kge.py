@@ -18,7 +18,7 @@ from kgkit.encoder.relation_scorer import RelationLoss, negative_sampler
 from kgkit.errors import InputError
 from kgkit.evaluation.link_prediction import KnownFacts, rank_triples
 from kgkit.training.corpus import training_facts
-from kgkit.training.method import Tokens, step_generator
+from kgkit.training.method import OneKindOfStep, Tokens, step_generator
 from kgkit.views.splits import TripleSplit
 
 _VALIDATION_TRIPLES = 1000
@@ -251,7 +251,7 @@ class SharedNegatives:
         return self._loss.against_sampled(right, wrong, draw.allowed.to(device))
 
 
-class KgeMethod:
+class KgeMethod(OneKindOfStep):
     """Implements `kgkit.training.method.Method` without texts.
 
     Args:
@@ -308,19 +308,6 @@ class KgeMethod:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Nothing to take back."""
-
-    @property
-    def takes_turns(self) -> bool:
-        """There is one kind of step alone."""
-        return False
-
-    def end_texts(self) -> None:
-        """Not called."""
-
-    @property
-    def preferred(self) -> Tensor | None:
-        """Read with all other names."""
-        return None
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
         """The free vectors as unit rows, float32 [N, dim]; scores need the rows as they are, `concepts.weight`."""

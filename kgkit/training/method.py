@@ -84,6 +84,17 @@ class Method(Protocol[D]):
         """
 
 
+class OneKindOfStep:
+    """What `Method` asks about turns, for methods that do not take them."""
+
+    takes_turns = False
+    preferred: Tensor | None = None
+    """Read with all other names in the end."""
+
+    def end_texts(self) -> None:
+        """Not called."""
+
+
 def seed_torch(seed: int) -> None:
     """Seed torch's own draws (dropout) on the CPU and, if there is one, the GPU.
 

@@ -15,7 +15,7 @@ from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel
 from kgkit.errors import InputError
 from kgkit.training.corpus import Corpus, training_facts
-from kgkit.training.method import Reader, Tokens
+from kgkit.training.method import OneKindOfStep, Reader, Tokens
 from kgkit.training.objectives import kad_soft_contrast, mask_tokens
 from kgkit.training.tokens import TokenStore
 from kgkit.training.validation import synonym_figure
@@ -40,7 +40,7 @@ class TextPairsDraw:
         return len(self.concepts)
 
 
-class TextPairsMethod:
+class TextPairsMethod(OneKindOfStep):
     """Implements `kgkit.training.method.Method` with a text tower alone.
 
     A pair is drawn from all facts and definitions alike. A fact gives "head [SEP] relation" and its tail, or "relation
@@ -113,19 +113,6 @@ class TextPairsMethod:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Nothing to take back."""
-
-    @property
-    def takes_turns(self) -> bool:
-        """There is one kind of step alone."""
-        return False
-
-    def end_texts(self) -> None:
-        """Not called."""
-
-    @property
-    def preferred(self) -> Tensor | None:
-        """Read with all other names."""
-        return None
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
         """The text vectors of the preferred names."""

@@ -140,7 +140,7 @@ class TowersMethod:
         """See `Method`."""
         left, right, named, definitions, live = torch.split(texts, list(draw.sizes))
         weights, scale = self._recipe.objectives, self._model.logit_scale
-        losses = self._contrasts(draw, (left, named), (right, definitions))
+        losses = self._contrasts(draw, (left, right), (named, definitions))
         if draw.graph is None:
             return losses
         left, right, live = (self._turned_down(part) for part in (left, right, live))
@@ -170,8 +170,8 @@ class TowersMethod:
         has_facts = self._draws_graph and self._recipe.objectives.relation and len(self._corpus.split.valid)
         if has_facts and len(self._bank):
             figures["valid_link_mrr"] = triple_figure(self._corpus, self._model.scorer, self._vectors_of)
-        wanted = max(1, len(figures), 2 if has_facts and figures else 0)  # facts that were not learnt yet count as 0
-        return {"valid_score": sum(figures.values()) / wanted, **figures} if figures else {}
+        missing = bool(has_facts and not len(self._bank))  # facts that were not learnt yet count as 0
+        return {"valid_score": sum(figures.values()) / (len(figures) + missing), **figures} if figures else {}
 
     def state(self) -> dict[str, Tensor]:
         """The bank and what was mined from it."""
@@ -285,7 +285,7 @@ class TowersMethod:
         return self._bank[nodes].to(read.device).index_copy(0, place.to(read.device), read)
 
     def _contrasts(
-        self, draw: TowersDraw, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
+        self, draw: TowersDraw, synonyms: tuple[Tensor, Tensor], definitions: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
         """Losses of names against names, and of names against definitions.
 
@@ -294,25 +294,28 @@ class TowersMethod:
 
         Args:
             draw: Whose concepts the texts name.
-            left: Names of the pairs, float [P, D], and of the definitions, float [D', D].
-            right: Other names of the pairs, and the definitions.
+            synonyms: Both names of the pairs, float [P, D] each.
+            definitions: Names, and the definitions of what they name, float [D', D] each.
         """
-        weights, on = self._recipe.objectives, left[0].device
-        pairs, defined = draw.pairs.to(on), draw.defined.to(on)
-        is_on = (bool(weights.synonym and len(pairs)), bool(len(defined)))
+        weights, on = self._recipe.objectives, synonyms[0].device
         losses: dict[str, Tensor] = {}
-        if is_on[0] and weights.contrast == "multi-similarity":
-            losses["synonym"] = weights.synonym * multi_similarity(torch.cat([left[0], right[0]]), pairs.repeat(2))
-            is_on = (False, is_on[1])
-        kinds = [kind for kind in (0, 1) if is_on[kind]]
-        if not kinds:
+        told_apart: list[tuple[str, float, Tensor, Tensor, Tensor]] = []
+        if weights.synonym and len(draw.pairs):
+            if weights.contrast == "multi-similarity":
+                loss = multi_similarity(torch.cat(synonyms), draw.pairs.to(on).repeat(2))
+                losses["synonym"] = weights.synonym * loss
+            else:
+                told_apart.append(("synonym", weights.synonym, *synonyms, draw.pairs))
+        if len(draw.defined):
+            told_apart.append(("definition", weights.definition, *definitions, draw.defined))
+        if not told_apart:
             return losses
-        concepts = [(pairs, defined)[kind] for kind in kinds]
-        one, other = (torch.cat([side[kind] for kind in kinds]) for side in (left, right))
-        each = paired_contrast(one, other, torch.cat(concepts), self._model.logit_scale)
-        for kind, part in zip(kinds, torch.split(each, [len(rows) for rows in concepts]), strict=True):
-            name, weight = (("synonym", weights.synonym), ("definition", weights.definition))[kind]
-            losses[name] = weight * part.mean()
+        left = torch.cat([kind[2] for kind in told_apart])
+        right = torch.cat([kind[3] for kind in told_apart])
+        concepts = torch.cat([kind[4] for kind in told_apart]).to(on)
+        each = paired_contrast(left, right, concepts, self._model.logit_scale)
+        for kind, part in zip(told_apart, torch.split(each, [len(kind[4]) for kind in told_apart]), strict=True):
+            losses[kind[0]] = kind[1] * part.mean()
         return losses
 
     def _relation(self, draw: TowersDraw, vectors: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from vlp.artifact import VlpModel
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import LABEL_PREFIX, PreparedData
 from vlp.metrics import FloatArray
-from vlp.predict import FilmAnswer, answer_squares
+from vlp.predict import FilmAnswer, answers
 from vlp.queries import ResolvedQueries
 
 ALL_SPLITS = "all"
@@ -62,8 +62,13 @@ def score_studies(model: VlpModel, data: PreparedData, split: str, resolved: Res
     first_film: dict[str, dict[str, Any]] = {}
     failed: list[tuple[str, str]] = []
     digest = hashlib.sha256()
+    reader = FilmReader(data)
+
+    def square(row: dict[str, Any], size: int) -> torch.Tensor:
+        return torch.from_numpy(reader.square(row, size))
+
     with progress(f"evaluate {split}", len(films), "films") as bar:
-        for row, answer in _answers(model, FilmReader(data), films, resolved):
+        for row, answer in answers(model, films.rows(named=True), square, resolved):
             bar.advance()
             study_id = row["study_id"]
             if isinstance(answer, InputError):
@@ -99,25 +104,6 @@ def studies_of(model: VlpModel, data: PreparedData, split: str) -> list[str]:
     if data.digest == model.manifest["data_digest"]:
         raise InputError("the model was trained on a part of these data: name a split it was not", data.folder)
     return sorted(data.splits["study_id"].to_list())
-
-
-def _answers(
-    model: VlpModel, reader: FilmReader, films: pl.DataFrame, resolved: ResolvedQueries
-) -> Iterator[tuple[dict[str, Any], FilmAnswer | InputError]]:
-    """What the model says of each film, or why it cannot be read; a batch at a time."""
-    size, batch_size = model.recipe.tower.input_size, model.recipe.tower.batch_size
-    for part in films.iter_slices(batch_size):
-        rows = part.rows(named=True)
-        squares: list[torch.Tensor | InputError] = []
-        for row in rows:
-            try:
-                squares.append(torch.from_numpy(reader.square(row, size)))
-            except InputError as error:
-                squares.append(error)
-        readable = [square for square in squares if not isinstance(square, InputError)]
-        found = iter(answer_squares(model, torch.stack(readable), resolved) if readable else [])
-        for row, square in zip(rows, squares, strict=True):
-            yield row, square if isinstance(square, InputError) else next(found)
 
 
 def label_matrix(data: PreparedData, study_ids: Sequence[str], labels: Sequence[str | None]) -> FloatArray:
