@@ -976,6 +976,46 @@ def evaluate(
 
 
 @vlp.command()
+def finetune(
+    model: ModelPath,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder made by vlp prepare, with labels.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, one evaluation per fraction and seed.")],
+    mode: Annotated[
+        str, typer.Option(help="probe: regression on the frozen model; full: the tower is trained.")
+    ] = "probe",
+    fraction: Annotated[list[float], typer.Option(help="Part of the training patients; may be repeated.")] = [1.0],  # noqa: B006
+    seeds: Annotated[int, typer.Option(help="Subsets, and orders of training, per fraction.", min=1)] = 3,
+    split: Annotated[str, typer.Option(help="Split to test on.")] = "test",
+    features: Annotated[str, typer.Option(help="What a probe reads: patches, answers or both.")] = "both",
+    train_list: Annotated[Path | None, typer.Option(help="train_val_list.txt of ChestX-ray14 or alike.")] = None,
+    test_list: Annotated[Path | None, typer.Option(help="test_list.txt, likewise.")] = None,
+    last_blocks: Annotated[int, typer.Option(help="Tower blocks that mode full trains; -1 for all.", min=-1)] = 3,
+    epochs: Annotated[int, typer.Option(help="Passes over the drawn films in mode full, at most.", min=1)] = 20,
+    cpu_minutes: Annotated[float, typer.Option(help="Processor time of a fit in mode full; 0: no limit.", min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(help="Films per step in mode full.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Of the head in mode full; the tower's is a tenth.")] = 1e-3,
+    min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.")] = 1000,
+    kg_encoder: OptionalEncoder = None,
+    resume: Resume = False,
+) -> None:
+    """Learn from labels, few or many: a linear probe or the whole tower, several seeds, beside the zero-shot model."""
+    from vlp.finetuning.finetune import FinetuneConfig
+    from vlp.finetuning.finetune import finetune as run
+    from vlp.finetuning.summary import table
+    from vlp.finetuning.tower import FullConfig
+
+    full = FullConfig(last_blocks, epochs, cpu_minutes, batch_size, learning_rate)
+    config = FinetuneConfig(
+        model, data, out, mode, tuple(fraction), seeds, split, features,
+        train_list, test_list, full, kg_encoder, min_positives, resamples, resume,
+    )  # fmt: skip
+    for line in table(run(config)):
+        print(line)
+    print(f"written to {out}")
+
+
+@vlp.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Model folder, or folder of an evaluation.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Likewise; the difference is A minus B.")],
@@ -1007,6 +1047,41 @@ def compare(
             print(f"{name:<22} {values}  {row['low']:+.3f} to {row['high']:+.3f}")
     if found["not_in_both"]:
         print(f"not asked of both, and left out: {', '.join(found['not_in_both'])}")
+
+
+@vlp.command("cross-validate")
+def cross_validate_command(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder made by vlp prepare, with labels.")],
+    kg_encoder: Annotated[Path, typer.Option(help="Encoder folder; its vectors are the queries.")],
+    out: Annotated[Path, typer.Option(help="Folder for seed-<n>/, each like an evaluation, and summary.json.")],
+    recipe: Recipe = "default",
+    folds: Annotated[int, typer.Option(help="Folds, by patient, over the splits train and val.")] = 5,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    leave_out: Annotated[
+        list[str], typer.Option(help="Label to ask of models that never heard of it, or all; may be repeated.")
+    ] = [],  # noqa: B006
+    probe: Annotated[bool, typer.Option("--probe", help="A supervised linear probe in place of the recipe.")] = False,
+    min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
+    settings: Settings = [],  # noqa: B006 - Typer copies it
+    resume: Resume = False,
+) -> None:
+    """Train and measure a recipe fold by fold; compare two of them with vlp compare OUT/seed-0 OTHER/seed-0."""
+    from kgkit.errors import InputError
+    from vlp.config import load_vlp_recipe
+    from vlp.cross_validation import CrossValidateConfig, cross_validate
+
+    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise InputError(f"--seeds {seeds!r}: expected whole numbers separated by commas")
+    chosen = load_vlp_recipe(recipe, settings)
+    numbers = tuple(int(seed) for seed in seeds.split(","))
+    summary = cross_validate(
+        CrossValidateConfig(
+            data, kg_encoder, out, chosen, folds, numbers, tuple(leave_out), probe, min_positives, resume
+        )
+    )
+    for seed, row in summary["seeds"].items():
+        print(f"seed {seed}: macro AUROC {_estimate(row, row['value'])} over {', '.join(row['findings'])}")
+    print(f"written to {out}")
 
 
 @vlp.command()

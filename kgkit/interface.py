@@ -16,6 +16,8 @@ from kgkit.files import (
 )
 from kgkit.findings import Finding, load_findings
 from kgkit.linking.linker import Linker, load_linker
+from kgkit.linking.sections import split_sections
+from kgkit.linking.sentences import split_sentences
 from kgkit.progress import progress
 from kgkit.recipe import load_recipe, recipe_to_dict
 from kgkit.types import (
@@ -57,6 +59,8 @@ __all__ = [
     "read_manifest",
     "recipe_to_dict",
     "sha256_file",
+    "split_sections",
+    "split_sentences",
     "write_json_atomically",
     "write_manifest",
     "write_text_atomically",

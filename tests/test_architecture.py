@@ -42,7 +42,7 @@ ONLY_IN = {
         "kgkit.views.to_pykeen",
         "vlp.*",
     ],
-    "accelerate": ["kgkit.training.loop", "kgkit.training.reading", "vlp.training"],
+    "accelerate": ["kgkit.training.loop", "kgkit.training.reading", "vlp.loop", "vlp.training"],
     "transformers": ["kgkit.encoder.text_tower", "vlp.towers"],
     "pykeen": ["kgkit.encoder.relation_scorer", "kgkit.views.to_pykeen"],
     "torch_geometric": ["kgkit.encoder.graph_tower", "kgkit.views.to_pyg"],

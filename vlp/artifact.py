@@ -24,7 +24,8 @@ from kgkit.interface import InputError, read_manifest
 from vlp.config import VlpRecipe
 from vlp.features import patch_features
 from vlp.knowledge import AskedConcept
-from vlp.model import QueryNetwork, QueryOutput
+from vlp.methods import Network, build_network
+from vlp.model import QueryOutput
 from vlp.towers import ImageTower, PatchGeometry, TowerSpec, build_tower
 
 QUERY_COLUMNS = {
@@ -47,7 +48,7 @@ class VlpModel:
         recipe: The recipe it was trained with.
         tower: Image tower.
         patches: Where the patches lie in the square.
-        network: Query network, in evaluation mode.
+        network: That of the recipe's method, in evaluation mode.
         queries: What it was trained to answer.
         query_vectors: float32 [Q, E], row of each query.
     """
@@ -57,7 +58,7 @@ class VlpModel:
     recipe: VlpRecipe
     tower: ImageTower
     patches: PatchGeometry
-    network: QueryNetwork
+    network: Network
     queries: tuple[AskedConcept, ...]
     query_vectors: Tensor
 
@@ -97,7 +98,7 @@ def load_model(folder: Path) -> VlpModel:
         recipe = TypeAdapter(VlpRecipe).validate_python(manifest["recipe"])
         spec = TypeAdapter(TowerSpec).validate_python(manifest["tower"])
         patches = TypeAdapter(PatchGeometry).validate_python(manifest["patches"])
-        network = QueryNetwork(patches.dim, manifest["query_dim"], recipe.model)
+        network = build_network(recipe, patches.dim, manifest["query_dim"])
     except (KeyError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -22,7 +22,7 @@ class TrainingState:
     """All that changes while a run goes on.
 
     Attributes:
-        network: Weights now.
+        network: Weights now, those of a trained tower among them.
         average: Moving average of the weights; empty if the recipe turned it off.
         best: Weights of the best epoch so far; empty before the first.
         optimizer: `<parameter position>.<name>` -> tensor of AdamW.
@@ -30,6 +30,7 @@ class TrainingState:
         best_epoch: 1-based; 0 before the first.
         best_loss: Validation loss of that epoch.
         log_bytes: Length of the log when this state was reached.
+        cpu_seconds: Processor time used so far.
     """
 
     network: State
@@ -40,10 +41,11 @@ class TrainingState:
     best_epoch: int = 0
     best_loss: float = float("inf")
     log_bytes: int = 0
+    cpu_seconds: float = 0.0
 
 
 _GROUPS = ("network", "average", "best", "optimizer")
-_NUMBERS = {"epoch": int, "best_epoch": int, "best_loss": float, "log_bytes": int}
+_NUMBERS = {"epoch": int, "best_epoch": int, "best_loss": float, "log_bytes": int, "cpu_seconds": float}
 
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:

@@ -14,14 +14,19 @@ from kgkit.interface import load_recipe
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+VectorKind = Literal["concept", "text", "shuffled", "random"]
 
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """The image tower, frozen in this version.
+    """The image tower.
 
     Attributes:
         name: `efficientnet-lite0`, or a transformers folder or hub id.
+        stride: Wanted pixels per patch where the tower is a pyramid.
+        trained_blocks: Last blocks that are trained; 0 freezes the tower, so that its features are computed once;
+            -1 trains all of it.
+        learning_rate: Of the trained blocks, relative to that of the rest.
         input_size: Side of the square the film is fitted into, pixels.
         views: Fixed views whose patch features are cached: the film itself, then small shifts, zooms and
             rotations (never a flip: left and right matter on a chest film).
@@ -30,6 +35,9 @@ class TowerConfig:
     """
 
     name: str = "efficientnet-lite0"
+    stride: Literal[8, 16, 32] = 16
+    trained_blocks: Annotated[int, Field(ge=-1)] = 0
+    learning_rate: Positive = 0.1
     input_size: Annotated[int, Field(ge=32, le=2048)] = 256
     views: Count = 4
     batch_size: Count = 8
@@ -48,7 +56,7 @@ class ModelConfig:
         dropout: Probability.
         patch_dropout: Probability of leaving out a patch in training.
         query_self_attention: Whether queries see each other. If so a score depends on what else was asked
-            (KAD).
+            (KAD; with method `kad` it is always so).
         position_encoding: Whether attention sees 2-D sin-cos positions of the patches.
         joint_dim: Dimension of the space in which films and reports are contrasted.
     """
@@ -66,14 +74,23 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """Which concepts become queries.
+    """Which concepts become queries, and as which vectors.
 
     Attributes:
+        queries: `frequent`: what the training reports say often enough; `kad`: the 41 queries of KAD.
+        closure: Whether a present concept makes its is-a ancestors present and an absent one its descendants absent.
+        vectors: What a query is asked with: its `concept` vector, the `text` vector of its words, or, as controls of
+            what the vectors are worth, the vector of another concept (`shuffled`) or a `random` one.
+        synonym_rate: Probability that a training step asks a concept with the text vector of one of its names.
         min_count: Training studies in which a concept is present (after closure) to make it a query.
         max_fraction: An ancestor that no report names is left out if more than this part of the studies have it.
         max_overlap: Likewise if the studies that have it are those of another query, by their Jaccard index.
     """
 
+    queries: Literal["frequent", "kad"] = "frequent"
+    closure: bool = True
+    vectors: VectorKind = "concept"
+    synonym_rate: Fraction = 0.0
     min_count: Count = 10
     max_fraction: Fraction = 0.5
     max_overlap: Fraction = 0.8
@@ -86,17 +103,27 @@ class LossConfig:
     Attributes:
         unmentioned_weight: Weight of an unmentioned concept as a negative, 0 (masked) to 1 (as good as
             denied).
+        uncertain_weight: Weight of an uncertain concept as a negative; 0 masks it, 1 is what KAD does.
         positive_weight: Weight of a present concept relative to an absent one.
+        class_balance: Exponent of the rarity of a concept in its positive weight: 0 weighs all positives alike, 1
+            gives each concept's positives the weight of its negatives.
+        sentence_weight: Weight of the loss on sentences asked as queries; 0 turns it off.
         local_weight: Weight of the query loss of the local reader alone, which makes its map mean something.
         contrast_weight: Weight of the film-report contrast beside the query loss; 0 turns it off.
         contrast_scale: Logit scale of the contrast.
+        text_queries: For method `kad`: the queries are asked of the report's entity text too, and its loss is added
+            (`sum`, its code), or either film or text is asked, a coin is tossed (`mix`, its paper), or `off`.
     """
 
     unmentioned_weight: Fraction = 0.5
+    uncertain_weight: Fraction = 0.0
     positive_weight: Positive = 1.0
+    class_balance: Fraction = 0.0
+    sentence_weight: Annotated[float, Field(ge=0)] = 0.0
     local_weight: Annotated[float, Field(ge=0)] = 0.5
     contrast_weight: Annotated[float, Field(ge=0)] = 0.2
     contrast_scale: Positive = 10.0
+    text_queries: Literal["off", "sum", "mix"] = "sum"
 
 
 @dataclass(frozen=True)
@@ -105,6 +132,8 @@ class OptimizerConfig:
 
     Attributes:
         epochs: Passes over the training films, at most.
+        cpu_minutes: Processor time after which training stops, whatever `epochs` says; 0 for no limit. The rate falls
+            with the time used, and the last epoch may be cut short. A resumed run counts on.
         batch_size: Films per step and process.
         learning_rate: Peak of the cosine schedule of AdamW.
         weight_decay: Of AdamW; none on biases, norms and other vectors.
@@ -117,6 +146,7 @@ class OptimizerConfig:
     """
 
     epochs: Count = 15
+    cpu_minutes: Annotated[float, Field(ge=0)] = 0.0
     batch_size: Count = 32
     learning_rate: Positive = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
@@ -132,10 +162,13 @@ class VlpRecipe:
     """All of it.
 
     Attributes:
+        method: `query`: concepts ask patches (vlp/model.py); `kad`: as KAD's code does it (vlp/kad.py); `clip`: films
+            and reports are contrasted, nothing else (vlp/clip.py).
         seed: Of weights, order and views.
         frontal_only: Whether lateral films are left out of training and evaluation.
     """
 
+    method: Literal["query", "kad", "clip"] = "query"
     seed: int = 0
     frontal_only: bool = True
     tower: TowerConfig = field(default_factory=TowerConfig)

@@ -83,7 +83,14 @@ def patch_features(tower: ImageTower, squares: Tensor, config: TowerConfig) -> T
 
 
 def cache_features(
-    tower: ImageTower, data: PreparedData, films: pl.DataFrame, config: TowerConfig, *, views: int, device: torch.device
+    tower: ImageTower,
+    data: PreparedData,
+    films: pl.DataFrame,
+    config: TowerConfig,
+    *,
+    views: int,
+    device: torch.device,
+    into: Tensor | None = None,
 ) -> Tensor:
     """Patch features of every view of every film.
 
@@ -94,16 +101,18 @@ def cache_features(
         config: Of the tower.
         views: Fixed views of each film.
         device: Where the tower is.
+        into: Where to put them, if not into main memory.
 
     Returns:
-        float16 [views, len(films), Hp, Wp, D] in main memory.
+        float16 [views, len(films), Hp, Wp, D].
 
     Raises:
         InputError: if a film cannot be read.
     """
     reader = FilmReader(data)
     grid = tower.geometry(config.input_size)
-    kept = torch.empty((views, len(films), grid.rows, grid.columns, grid.dim), dtype=torch.float16)
+    shape = (views, len(films), grid.rows, grid.columns, grid.dim)
+    kept = torch.empty(shape, dtype=torch.float16) if into is None else into
     looks = fixed_views(views)
     with progress("look at films", views * len(films), "images") as bar:
         for start in range(0, len(films), config.batch_size):

@@ -6,41 +6,77 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlp.config import LossConfig
 from vlp.types import TargetValue
 
 
-def query_loss(logits: Tensor, targets: Tensor, unmentioned_weight: float, positive_weight: float) -> Tensor:
-    """Weighted binary cross-entropy over (film, query) pairs.
-
-    Present is 1; absent is 0; uncertain has weight 0 (no gradient); unmentioned is 0 with
-    `unmentioned_weight`.
+def query_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted binary cross-entropy over (film, query) pairs: present is 1, all else 0.
 
     Args:
         logits: float [B, Q].
         targets: int [B, Q], values of `TargetValue`.
-        unmentioned_weight: 0..1.
-        positive_weight: Weight of a present concept.
+        weights: float [B, Q], see `target_weights`.
 
     Returns:
         float [], the weighted mean; 0 if nothing has weight.
     """
     is_present = targets == TargetValue.PRESENT
-    weights = torch.ones_like(logits)
-    weights = weights.masked_fill(is_present, positive_weight)
-    weights = weights.masked_fill(targets == TargetValue.UNCERTAIN, 0.0)
-    weights = weights.masked_fill(targets == TargetValue.UNMENTIONED, unmentioned_weight)
     losses = F.binary_cross_entropy_with_logits(logits, is_present.to(logits.dtype), reduction="none")
     return (losses * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
-def report_vectors(targets: Tensor, query_vectors: Tensor) -> Tensor:
-    """A report as the mean of the vectors of its present concepts, unit norm.
+def target_weights(targets: Tensor, config: LossConfig, positive_weight: Tensor | None = None) -> Tensor:
+    """How much each (film, query) pair counts: float [B, Q].
 
-    Shapes: [B, Q] and [Q, E] to float [B, E].
-    A report in which nothing is present gives zeros.
+    Args:
+        targets: int [B, Q], values of `TargetValue`.
+        config: Weights of positives, of uncertain and of unmentioned concepts.
+        positive_weight: float [Q], of each query, on top of that of the recipe; see `class_balance`.
     """
-    present = (targets == TargetValue.PRESENT).to(query_vectors.dtype)
-    return F.normalize(present @ query_vectors, dim=-1)
+    weights = torch.ones(targets.shape, device=targets.device)
+    positive = weights if positive_weight is None else positive_weight.expand_as(weights)
+    weights = torch.where(targets == TargetValue.PRESENT, positive * config.positive_weight, weights)
+    weights = weights.masked_fill(targets == TargetValue.UNCERTAIN, config.uncertain_weight)
+    return weights.masked_fill(targets == TargetValue.UNMENTIONED, config.unmentioned_weight)
+
+
+def class_balance(targets: Tensor, config: LossConfig) -> Tensor:
+    """Positive weight of each query: (weight of its negatives / number of its positives) ** `config.class_balance`.
+
+    Args:
+        targets: int [N, Q], of the training films.
+        config: Of the loss.
+
+    Returns:
+        float [Q]; 1 where a query has no positive.
+    """
+    weights = target_weights(targets, config)
+    is_present = targets == TargetValue.PRESENT
+    positives = is_present.sum(0).clamp_min(1)
+    negatives = weights.masked_fill(is_present, 0.0).sum(0).clamp_min(1e-6)
+    balance = (negatives / positives) ** config.class_balance
+    return torch.where(is_present.any(0), balance, torch.ones_like(balance))
+
+
+def sentence_targets(own: Tensor, says: Tensor, targets: Tensor) -> Tensor:
+    """What films are to be told of some sentences: int8 [B, S], values of `TargetValue`.
+
+    A sentence is present for the film it was written of, and for any film whose report has all the concepts that the
+    sentence calls present; absent where the report denies one of them; else unmentioned.
+
+    Args:
+        own: bool [B, S], whether the report of film b holds sentence s.
+        says: bool [S, Q], concepts that the sentence calls present, closed under is-a.
+        targets: int8 [B, Q], values of `TargetValue`.
+    """
+    said = says.float()
+    covered = (targets == TargetValue.PRESENT).float() @ said.T
+    is_entailed = (covered == said.sum(1)) & says.any(1)
+    is_denied = (targets == TargetValue.ABSENT).float() @ said.T > 0
+    found = torch.full(own.shape, int(TargetValue.UNMENTIONED), dtype=torch.int8, device=own.device)
+    found = found.masked_fill(is_denied, int(TargetValue.ABSENT))
+    return found.masked_fill(own | is_entailed, int(TargetValue.PRESENT))
 
 
 def shared_concepts(targets: Tensor) -> Tensor:

@@ -177,17 +177,17 @@ class QueryNetwork(nn.Module):
 
 
 @torch.no_grad()
-def film_logits(network: QueryNetwork, features: Tensor, query_vectors: Tensor) -> Tensor:
+def film_logits(network: nn.Module, films: Tensor, query_vectors: Tensor) -> Tensor:
     """Logits of every query of every film, in batches, as the network is used: float32 [N, Q] on the CPU.
 
     Args:
-        network: Left in evaluation mode.
-        features: float [N, Hp, Wp, D], patch features; N may be 0.
+        network: Films and query vectors in, `QueryOutput` out; left in evaluation mode.
+        films: float [N, ...], what the network takes, as a rule patch features; N may be 0.
         query_vectors: float [Q, E].
     """
     network.eval()
     logits = [torch.empty(0, len(query_vectors))]
-    for part in torch.split(features, _LOGITS_BATCH) if len(features) else ():
+    for part in torch.split(films, _LOGITS_BATCH) if len(films) else ():
         logits.append(network(part.to(query_vectors.device), query_vectors).logits.float().cpu())
     return torch.cat(logits)
 

@@ -92,7 +92,7 @@ def open_knowledge(model: VlpModel, encoder_dir: Path | None, wanted: str) -> Kn
         )
     encoder = load_encoder(folder)
     check_encoder(model, encoder)
-    return Knowledge(encoder, load_findings())
+    return Knowledge(encoder, load_findings(), model.recipe.targets.vectors)
 
 
 def check_encoder(model: VlpModel, encoder: ConceptEncoder) -> None:

@@ -219,7 +219,7 @@ def _retrieval(found: Mapping[str, Any]) -> str:
     lines.append(["chance", *(f"{found['chance'][f'recall_at_{k}']:.3f}" for k in (1, 5, 10)), ""])
     note = (
         f"{found['studies']} studies, {found['distinct_reports']} distinct reports, identical ones all right; "
-        f"{found['without_mentions']} studies left out whose report mentions no concept of the model"
+        f"{found['without_report']} studies left out for want of a report"
     )
     heads = ["", "recall at 1", "recall at 5", "recall at 10", "median rank"]
     return _section("Films and reports", note, _table(heads, lines))

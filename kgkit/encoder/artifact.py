@@ -157,8 +157,12 @@ class ConceptEncoder:
         """
         return self.vectors[[self._row_of(concept) for concept in concepts]]
 
-    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+    def embed_text(self, texts: Sequence[str], max_tokens: int | None = None) -> FloatArray:
         """Vectors of any texts, in the space of the concept vectors; never imports torch.
+
+        Args:
+            texts: At least one.
+            max_tokens: Tokens that are read of each, in place of the number the encoder was trained with.
 
         Returns:
             float32 [len(texts), dim], rows of unit norm.
@@ -166,7 +170,7 @@ class ConceptEncoder:
         Raises:
             InputError: if there is no text, or no text tower.
         """
-        vectors: FloatArray = self._text_tower.embed(texts)
+        vectors: FloatArray = self._text_tower.embed(texts, max_tokens)
         return vectors
 
     def resolve(self, identifier: str) -> str | None:

@@ -32,8 +32,7 @@ class OnnxTextTower:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exceptions
             raise InputError(f"not a readable tokenizer ({error})", folder / "tokenizer.json") from error
-        limit = _max_tokens(folder)
-        self._tokenizer.enable_truncation(limit)
+        self._max_tokens = _max_tokens(folder)
         self._tokenizer.no_padding()
         self._pad = _pad_id(folder, self._tokenizer)
         options = onnxruntime.SessionOptions()
@@ -47,10 +46,16 @@ class OnnxTextTower:
                 f"not a readable ONNX model ({str(error).splitlines()[0]})", folder / "model.onnx"
             ) from error
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors, float32 [len(texts), dim]; batches are formed by length inside."""
+    def embed(self, texts: Sequence[str], max_tokens: int | None = None) -> npt.NDArray[np.float32]:
+        """Unit vectors, float32 [len(texts), dim]; batches are formed by length inside.
+
+        Args:
+            texts: At least one.
+            max_tokens: Tokens that are read of each; by default as the folder says.
+        """
         if not len(texts):
             raise InputError("no text to embed")
+        self._tokenizer.enable_truncation(max_tokens or self._max_tokens)
         # A tokenizer without special tokens makes nothing of an empty text, and nothing has no mean.
         rows = TokenRows.of([encoding.ids or [self._pad] for encoding in self._tokenizer.encode_batch(list(texts))])
         plan = plan_batches(rows.lengths)

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from vlp.losses import query_loss, report_vectors, shared_concepts, soft_contrast_loss
+from vlp.config import LossConfig
+from vlp.losses import (
+    class_balance,
+    query_loss,
+    sentence_targets,
+    shared_concepts,
+    soft_contrast_loss,
+    target_weights,
+)
 from vlp.types import TargetValue
 
 PRESENT, ABSENT, UNCERTAIN, UNMENTIONED = (int(value) for value in TargetValue)
@@ -20,7 +28,8 @@ def targets_of(*rows: tuple[int, ...]) -> torch.Tensor:
 
 def test_each_state_has_its_gradient() -> None:
     logits = torch.zeros(1, 4, requires_grad=True)
-    query_loss(logits, targets_of((PRESENT, ABSENT, UNCERTAIN, UNMENTIONED)), 0.5, 1.0).backward()
+    targets = targets_of((PRESENT, ABSENT, UNCERTAIN, UNMENTIONED))
+    query_loss(logits, targets, target_weights(targets, LossConfig(unmentioned_weight=0.5))).backward()
     # the derivative of BCE at 0 is sigmoid(0) - y = -1/2 or 1/2, weighted 1, 1, 0, 1/2 and divided by 2.5
     assert torch.allclose(logits.grad, torch.tensor([[-0.2, 0.2, 0.0, 0.1]]))
 
@@ -31,19 +40,47 @@ def test_full_weights_are_plain_cross_entropy(seed: int) -> None:
     logits = torch.randn(3, 5, generator=generator)
     targets = torch.tensor([PRESENT, ABSENT, UNMENTIONED])[torch.randint(3, (3, 5), generator=generator)]
     expected = F.binary_cross_entropy_with_logits(logits, (targets == PRESENT).float())
-    assert torch.allclose(query_loss(logits, targets, 1.0, 1.0), expected)
+    assert torch.allclose(query_loss(logits, targets, torch.ones(3, 5)), expected)
 
 
 def test_nothing_known_costs_nothing() -> None:
-    loss = query_loss(torch.randn(2, 2), targets_of((UNCERTAIN, UNMENTIONED), (UNCERTAIN, UNMENTIONED)), 0.0, 1.0)
-    assert float(loss) == 0.0
+    targets = targets_of((UNCERTAIN, UNMENTIONED), (UNCERTAIN, UNMENTIONED))
+    weights = target_weights(targets, LossConfig(unmentioned_weight=0.0))
+    assert float(query_loss(torch.randn(2, 2), targets, weights)) == 0.0
 
 
-def test_a_report_is_the_mean_of_its_present_concepts() -> None:
-    vectors = torch.eye(3)
-    reports = report_vectors(targets_of((PRESENT, PRESENT, ABSENT), (ABSENT, UNCERTAIN, UNMENTIONED)), vectors)
-    assert torch.allclose(reports[0], torch.tensor([0.5**0.5, 0.5**0.5, 0.0]))
-    assert (reports[1] == 0).all()
+def test_as_kad_does_it_everything_but_present_is_a_full_negative() -> None:
+    targets = targets_of((PRESENT, ABSENT, UNCERTAIN, UNMENTIONED))
+    weights = target_weights(targets, LossConfig(unmentioned_weight=1.0, uncertain_weight=1.0))
+    assert weights.tolist() == [[1.0, 1.0, 1.0, 1.0]]
+
+
+@given(st.integers(0, 10_000))
+def test_full_balance_gives_positives_the_weight_of_negatives(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.tensor([PRESENT, ABSENT, UNCERTAIN, UNMENTIONED], dtype=torch.int8)
+    targets = states[torch.randint(4, (30, 3), generator=generator)]
+    config = LossConfig(class_balance=1.0)
+    weights = target_weights(targets, config, class_balance(targets, config))
+    is_present = targets == PRESENT
+    assert torch.allclose((weights * is_present).sum(0), (weights * ~is_present).sum(0), rtol=1e-4)
+    even = LossConfig(class_balance=0.0)
+    assert torch.equal(class_balance(targets, even), torch.ones(3))
+
+
+def test_a_sentence_is_true_of_its_own_film_and_of_films_that_have_all_it_says() -> None:
+    says = torch.tensor([[True, True, False], [False, False, False], [False, False, True]])
+    own = torch.tensor([[False, False, True], [True, True, False], [False, False, False]])
+    told = sentence_targets(
+        own,
+        says,
+        targets_of((PRESENT, PRESENT, UNMENTIONED), (PRESENT, UNMENTIONED, ABSENT), (ABSENT, PRESENT, ABSENT)),
+    )
+    assert told.tolist() == [
+        [PRESENT, UNMENTIONED, PRESENT],  # has both concepts of the first; the second says nothing to go by
+        [PRESENT, PRESENT, ABSENT],  # its own, though the report does not call both present; the third is denied
+        [ABSENT, UNMENTIONED, ABSENT],
+    ]
 
 
 def test_overlap_is_the_squared_jaccard_index() -> None:

@@ -21,7 +21,8 @@ from vlp.artifact import load_model
 from vlp.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from vlp.config import OptimizerConfig, TrainConfig, VlpRecipe, load_vlp_recipe
 from vlp.data.prepare import PrepareConfig, prepare
-from vlp.training import learning_rate, train
+from vlp.loop import learning_rate
+from vlp.training import train
 
 
 @pytest.fixture
@@ -103,6 +104,27 @@ def test_a_run_killed_with_kill_9_resumes_to_the_weights_of_an_undisturbed_one(
     assert not checkpoint.parent.exists()
     logs = [read_log(folder) for folder in (run.out_dir, killed.out_dir)]
     assert logs[0] == logs[1]
+
+
+def test_two_processes_train_what_one_trains(run: TrainConfig, tmp_path: Path) -> None:
+    model = replace(run.recipe.model, dropout=0.0)
+    loss = replace(run.recipe.loss, contrast_weight=0.0, sentence_weight=0.5)
+    recipe = replace(run.recipe, model=model, loss=loss)
+    train(replace(run, recipe=recipe))
+    halved = replace(recipe, optimizer=replace(recipe.optimizer, batch_size=recipe.optimizer.batch_size // 2))
+    together = replace(run, out_dir=tmp_path / "TOGETHER", recipe=halved)
+    script = tmp_path / "run.py"
+    script.write_text(KILLED, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    paths = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [*launch, json.dumps(asdict(together), default=str)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone, both = (read_log(folder) for folder in (run.out_dir, together.out_dir))
+    assert len(alone) == len(both)
+    for one, two in zip(alone, both, strict=True):
+        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=0.05)
 
 
 def read_log(folder: Path) -> list[dict[str, object]]:
@@ -226,13 +248,13 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     config = OptimizerConfig(learning_rate=1.0, warmup=0.1)
-    rates = [learning_rate(step, 100, config) for step in range(101)]
-    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    rates = [learning_rate(step / 100, config) for step in range(101)]
+    assert rates[:11] == pytest.approx([0.01, *(step / 10 for step in range(1, 11))])
     assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[100] == pytest.approx(0)
 
 
-@pytest.mark.parametrize("name", ["default", "fast"])
+@pytest.mark.parametrize("name", ["default", "fast", "kad", "clip"])
 def test_bundled_recipes_are_read(name: str) -> None:
     assert load_vlp_recipe(name).tower.name == "efficientnet-lite0"
 

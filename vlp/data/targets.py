@@ -80,20 +80,25 @@ def report_states(mentions: pl.DataFrame, study_ids: Sequence[str], knowledge: K
     return ReportStates(tuple(study_ids), concepts, states, dict(unused))
 
 
-def close_targets(reports: ReportStates, concepts: Sequence[str], knowledge: Knowledge) -> TargetArray:
+def close_targets(
+    reports: ReportStates, concepts: Sequence[str], knowledge: Knowledge, *, closure: bool = True
+) -> TargetArray:
     """The target matrix.
 
     Args:
         reports: What the reports say outright.
         concepts: Columns wanted; they need not be mentioned anywhere.
         knowledge: Gives the ancestors.
+        closure: Whether anything follows for other concepts; without it a report says what it says.
 
     Returns:
         int8 [studies, concepts], values of `TargetValue`.
     """
-    up = _implications(reports.concepts, concepts, knowledge, upwards=True)
-    down = _implications(reports.concepts, concepts, knowledge, upwards=False)
     same = _identity(reports.concepts, concepts)
+    up = down = same
+    if closure:
+        up = _implications(reports.concepts, concepts, knowledge, upwards=True)
+        down = _implications(reports.concepts, concepts, knowledge, upwards=False)
     present = (reports.states[Certainty.PRESENT.value] @ up).toarray() > 0
     uncertain = (reports.states[Certainty.UNCERTAIN.value] @ same).toarray() > 0
     absent = (reports.states[Certainty.ABSENT.value] @ down).toarray() > 0

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,12 +15,11 @@ from vlp.artifact import VlpModel
 from vlp.data.labels import finding_of_label, findings_of_labels
 from vlp.data.prepared import PreparedData
 from vlp.evaluation.calibration import query_key
-from vlp.knowledge import FINDING_PREFIX, NORMAL, Knowledge
+from vlp.knowledge import FINDING_PREFIX, Knowledge
 from vlp.queries import ResolvedQueries, open_knowledge, resolve_queries
 from vlp.types import Query
 
 _MAX_SYNONYMS = 32
-_GAP = "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,20 +187,9 @@ def _with_synonyms(columns: Sequence[Asked], vectors: Tensor, knowledge: Knowled
 
 
 def _synonyms(column: Asked, knowledge: Knowledge) -> list[str]:
-    """Other names of what is asked: those of the concept in the graph, and the finding's phrases without gaps.
-
-    `normal` has none: its phrases deny diseases, and a text encoder puts "no acute disease" beside the diseases (asked
-    so, its AUROC fell from .76 to .26).
-    """
-    if column.finding is not None and column.finding.key == NORMAL:
-        return []
-    texts: list[str] = []
-    concept, finding = column.query.concept, column.finding
-    if concept is not None and concept in knowledge.encoder:
-        mine = (pl.col("concept") == concept) & (pl.col("language") == "en") & ~pl.col("is_abbreviation")
-        texts += knowledge.encoder.names.filter(mine)["name"].to_list()
-    if finding is not None:
-        texts += [finding.query, *(phrase for phrase in finding.strings if _GAP not in phrase)]
-    distinct = {text.casefold(): text for text in texts}
-    distinct.pop(column.query.text.casefold(), None)
-    return sorted(distinct.values())[:_MAX_SYNONYMS]
+    """Other names of what is asked."""
+    finding, concept = column.finding, column.query.concept
+    asked = knowledge.concept_of_finding(finding) if finding is not None else concept
+    own = column.query.text.casefold()
+    texts = knowledge.names(asked) if asked is not None else []
+    return [text for text in texts if text.casefold() != own][:_MAX_SYNONYMS]

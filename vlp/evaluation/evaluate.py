@@ -121,7 +121,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     evaluated = answer_split(model, data, config)
     metrics = _all_metrics(model, data, evaluated, config)
     partial = partial_folder(config.out_dir)
-    _write_predictions(partial / "predictions.csv", evaluated)
+    write_predictions(partial / "predictions.csv", evaluated)
     if evaluated.calibration is not None:
         save_calibration(evaluated.calibration, partial / CALIBRATION_FILE)
     text_of = dict(data.studies.select("study_id", "text").iter_rows())
@@ -271,7 +271,8 @@ def _retrieval(model: VlpModel, data: PreparedData, predicted: StudyScores, conf
     return measure_retrieval(model, data, predicted, knowledge, (config.resamples, config.seed))
 
 
-def _write_predictions(path: Path, evaluated: Evaluated) -> None:
+def write_predictions(path: Path, evaluated: Evaluated) -> None:
+    """`predictions.csv`: per study its probabilities, calibrated ones where there are, and labels."""
     predicted, read_by = evaluated.predicted, evaluated.read_by
     table: dict[str, Any] = {"study_id": predicted.study_ids, "patient_id": predicted.patient_ids}
     for column, name in enumerate(evaluated.asked.names):

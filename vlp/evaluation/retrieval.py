@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 
 from vlp.artifact import VlpModel
+from vlp.data.dataset import read_texts
 from vlp.data.prepared import PreparedData
-from vlp.data.targets import close_targets, report_states
+from vlp.data.report_text import report_sentences
 from vlp.evaluation.measure import with_interval
 from vlp.evaluation.scoring import StudyScores
 from vlp.knowledge import Knowledge
-from vlp.losses import report_vectors
 from vlp.metrics import FloatArray, patient_resamples
 
 _CUTOFFS = (1, 5, 10)
@@ -30,23 +30,22 @@ _NEAR = 1e-6
 def measure_retrieval(
     model: VlpModel, data: PreparedData, predicted: StudyScores, knowledge: Knowledge, settings: tuple[int, int]
 ) -> dict[str, Any]:
-    """Retrieval among the studies of a split whose report says something of the model's concepts.
+    """Retrieval among the studies of a split that have a report.
 
     Args:
         model: The model.
         data: The data.
         predicted: Scores of the split, with embeddings.
-        knowledge: Reads the mentions.
+        knowledge: Reads the reports.
         settings: Resamples and seed.
     """
-    if model.recipe.loss.contrast_weight == 0:
+    if model.recipe.method != "clip" and model.recipe.loss.contrast_weight == 0:
         return {"skipped": "the model was trained without the film-report contrast (loss.contrast_weight=0)"}
-    states = report_states(data.mentions, predicted.study_ids, knowledge)
-    targets = torch.from_numpy(close_targets(states, [query.concept for query in model.queries], knowledge))
-    sides = report_vectors(targets, model.query_vectors)
+    sentences = report_sentences(data, predicted.study_ids)
+    sides = read_texts(sentences, [query.concept for query in model.queries], knowledge, model.recipe).reports
     rows = np.flatnonzero(sides.norm(dim=1).numpy() > 0)
     if len(rows) < 2:
-        return {"skipped": "fewer than two reports of this split mention a concept of the model"}
+        return {"skipped": "fewer than two studies of this split have a report"}
     with torch.no_grad():
         reports = model.network.embed_reports(sides[rows]).float().numpy()
     similarity = (predicted.embeddings[rows] @ reports.T).astype(np.float64)
@@ -59,7 +58,7 @@ def measure_retrieval(
     }
     return {
         "studies": len(rows),
-        "without_mentions": len(predicted.study_ids) - len(rows),
+        "without_report": len(predicted.study_ids) - len(rows),
         "distinct_reports": len(set(texts)),
         **found,
         "chance": chance(texts),
