@@ -11,14 +11,16 @@ from torch import Tensor
 
 from kgkit.interface import InputError
 from vlp.artifact import VlpModel, load_model
+from vlp.config import VlpRecipe
 from vlp.data.prepared import PreparedData, load_data
 from vlp.data.targets import close_targets, report_states
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, fit_calibration, query_key, save_calibration
 from vlp.evaluation.training_mentions import write_training_mentions
 from vlp.features import cache_features
-from vlp.input_check import fit_input_check, write_input_check
+from vlp.input_check import fit_input_check, inverted_features, write_input_check
 from vlp.model import film_logits
 from vlp.queries import open_knowledge
+from vlp.towers import ImageTower
 from vlp.types import TargetValue
 
 
@@ -26,7 +28,7 @@ def write_for_use(
     folder: Path,
     data: PreparedData,
     concepts: Sequence[str],
-    features: tuple[Tensor, Tensor],
+    features: tuple[Tensor, Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
 ) -> None:
     """Write `input_check.safetensors`, `calibration.json` and `training_mentions.json` into a MODEL folder.
@@ -37,11 +39,12 @@ def write_for_use(
         folder: The MODEL, or the partial folder it is made in.
         data: What it was trained on.
         concepts: Its queries, [Q].
-        features: float [n, Hp, Wp, D] of the train films and of the val films, as they are (view 0).
+        features: float [n, Hp, Wp, D] of the train films and of the val films, as they are (view 0), and of some train
+            films with black and white exchanged.
         validation: int8 [m, Q] targets and float [m, Q] logits of the val films; m may be 0.
     """
-    train, val = (part.numpy() for part in features)
-    write_input_check(folder, fit_input_check(train, val))
+    train, val, inverted = (part.numpy() for part in features)
+    write_input_check(folder, fit_input_check(train, val, inverted))
     write_training_mentions(folder, data)
     targets, logits = validation
     if len(targets):
@@ -80,7 +83,14 @@ def add_to_model(model_dir: Path, data_dir: Path) -> None:
         np.array([rows[study] for study in studies[1]], dtype=np.int8).reshape(-1, len(concepts))
     )
     logits = film_logits(model.network, features[1], model.query_vectors)
-    write_for_use(model_dir, data, concepts, (features[0], features[1]), (targets, logits))
+    inverted = look_at_inverted(model.tower, data, model.recipe, torch.device("cpu"))
+    write_for_use(model_dir, data, concepts, (features[0], features[1], inverted), (targets, logits))
+
+
+def look_at_inverted(tower: ImageTower, data: PreparedData, recipe: VlpRecipe, device: torch.device) -> Tensor:
+    """Patch features of some training films with black and white exchanged: float16 [k, Hp, Wp, D]."""
+    films = data.films(data.study_ids("train"), frontal_only=recipe.frontal_only)
+    return torch.from_numpy(inverted_features(tower, data, films, recipe.tower, device))
 
 
 def _look(model: VlpModel, data: PreparedData, split: str) -> tuple[Tensor, list[str]]:

@@ -174,7 +174,8 @@ class _Loop:
         steps = math.ceil(len(train_films) / (self.config.batch_size * processes))
         left = max(self.config.epochs - self.state.epoch, 0) * steps
         images = self.config.batch_size * processes
-        with progress("train", left * images, "images") as bar:
+        minutes = self.config.cpu_minutes
+        with progress("train", None if minutes else left * images, "images") as bar:
             while self.state.epoch < self.config.epochs and not self._has_stalled() and self._time_used() < 1:
                 started, losses, seen = time.monotonic(), dict[str, list[float]](), 0
                 for position, batch in enumerate(self._batches(train_films, questions, steps)):
@@ -182,8 +183,10 @@ class _Loop:
                     for name, value in parts.items():
                         losses.setdefault(name, []).append(value)
                     seen += images
-                    bar.advance(images, note=f"loss {parts['train_loss']:.3f}")
-                    if self._time_used() >= 1:
+                    used = self._time_used()
+                    spent = f", {used:.0%} of {minutes:g} processor minutes" if minutes else ""
+                    bar.advance(images, note=f"loss {parts['train_loss']:.3f}{spent}")
+                    if used >= 1:
                         break
                 speed = seen / (time.monotonic() - started)
                 means = {name: float(np.mean(values)) for name, values in losses.items()}

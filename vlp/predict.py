@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,14 +21,20 @@ import torch
 from kgkit.interface import InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel, load_model
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calibration, query_key
-from vlp.features import load_squares, patch_features
+from vlp.features import patch_features
+from vlp.folded import asker
 from vlp.grounding import ground_film, save_overlay
-from vlp.images import find_images, load_image
+from vlp.images import ResizePad, find_images, load_image
 from vlp.input_check import InputCheck, load_input_check, refused_by_distance, refused_by_pixels
+from vlp.model import QueryOutput
 from vlp.queries import ResolvedQueries, resolve_queries
 from vlp.types import FindingPrediction
 
 Film = TypeVar("Film")
+Square = torch.Tensor | InputError
+Ask = Callable[[torch.Tensor], QueryOutput]
+_BATCHES_AHEAD = 2
+_MAX_READERS = 4
 _COLUMNS = ("image", "finding", "concept", "probability", "calibrated", "is_seen", "abstained", "error")
 
 
@@ -97,13 +106,14 @@ def predict(config: PredictConfig) -> Predictions:
     found: list[FindingPrediction] = []
     failed: list[tuple[str, str]] = []
     abstained: list[tuple[str, str]] = []
+    films = _FilmFiles(check)
     with progress("predict", len(paths), "films") as bar:
-        for path, outcome in answers(model, paths, _square_of_file, resolved):
+        for path, outcome in answers(model, paths, films.square, resolved):
             bar.advance()
             if isinstance(outcome, InputError):
                 failed.append((str(path), str(outcome).removeprefix(f"{path}: ")))
                 continue
-            reason = why_abstain(check, path, outcome) if check is not None else None
+            reason = films.why_abstain(path, outcome)
             if reason is not None:
                 abstained.append((str(path), reason))
                 continue
@@ -119,14 +129,26 @@ def predict(config: PredictConfig) -> Predictions:
     return predictions
 
 
-def _square_of_file(path: Path, size: int) -> torch.Tensor:
-    return load_squares([path], size)[0]
+class _FilmFiles:
+    """Films read from files, each once; what its pixels say against it is kept until it is asked for."""
 
+    def __init__(self, check: InputCheck | None) -> None:
+        self.check = check
+        self._refused: dict[Path, str | None] = {}
 
-def why_abstain(check: InputCheck, path: Path, answer: FilmAnswer) -> str | None:
-    """Why a readable picture is not answered; None if it passes for a frontal chest film."""
-    reason = refused_by_pixels(path, load_image(path))
-    return reason or refused_by_distance(float(check.distances(answer.features[None])[0]))
+    def square(self, path: Path, size: int) -> torch.Tensor:
+        """A film fitted into a square: float32 [size, size]; called from several threads."""
+        film = load_image(path)
+        if self.check is not None:
+            self._refused[path] = refused_by_pixels(path, film)
+        height, width = film.shape
+        return torch.from_numpy(ResizePad((height, width), size).apply(film))
+
+    def why_abstain(self, path: Path, answer: FilmAnswer) -> str | None:
+        """Why a film that was read is not answered; None if it passes for a frontal chest film."""
+        if self.check is None:
+            return None
+        return self._refused[path] or refused_by_distance(float(self.check.distances(answer.features[None])[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,32 +171,52 @@ def answers(
 ) -> Iterator[tuple[Film, FilmAnswer | InputError]]:
     """What the model says of each film, or the reason why it says nothing; a batch at a time, in the order given.
 
+    The next films are read while the model looks at these, so a slow disk or a large DICOM costs little.
+
     Args:
         model: Asked.
         films: Paths, or rows of a DATA folder.
-        square: Reads one as float32 [S, S], grey 0..1, S being its second argument.
+        square: Reads one as float32 [S, S], grey 0..1, S being its second argument; called from several threads.
         resolved: The queries.
     """
     size, batch_size = model.recipe.tower.input_size, model.recipe.tower.batch_size
-    for start in range(0, len(films), batch_size):
-        batch = films[start : start + batch_size]
-        squares: list[torch.Tensor | InputError] = []
-        for film in batch:
-            try:
-                squares.append(square(film, size))
-            except InputError as error:
-                squares.append(error)
-        readable = [square for square in squares if not isinstance(square, InputError)]
-        found = iter(answer_squares(model, torch.stack(readable), resolved) if readable else [])
-        for film, read in zip(batch, squares, strict=True):
-            yield film, read if isinstance(read, InputError) else next(found)
+    batches = [films[start : start + batch_size] for start in range(0, len(films), batch_size)]
+    pending: deque[list[Future[Square]]] = deque()
+    ask = _asker(model, resolved)
+    readers = ThreadPoolExecutor(min(_MAX_READERS, os.cpu_count() or 1), "films")
+
+    def read(film: Film) -> Square:
+        try:
+            return square(film, size)
+        except InputError as error:
+            return error
+
+    try:
+        for position, batch in enumerate(batches):
+            for ahead in batches[position + len(pending) : position + _BATCHES_AHEAD + 1]:
+                pending.append([readers.submit(read, film) for film in ahead])
+            squares = [future.result() for future in pending.popleft()]
+            readable = [square for square in squares if isinstance(square, torch.Tensor)]
+            found = iter(_answer(model, torch.stack(readable), ask) if readable else [])
+            for film, seen in zip(batch, squares, strict=True):
+                yield film, seen if isinstance(seen, InputError) else next(found)
+    finally:  # also when the caller stops in the middle
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def answer_squares(model: VlpModel, squares: torch.Tensor, resolved: ResolvedQueries) -> list[FilmAnswer]:
     """As `answers`, for films already fitted into squares: float32 [B, S, S], grey 0..1."""
+    return _answer(model, squares, _asker(model, resolved))
+
+
+def _asker(model: VlpModel, resolved: ResolvedQueries) -> Ask:
+    return asker(model.network, resolved.vectors, (model.patches.rows, model.patches.columns))
+
+
+def _answer(model: VlpModel, squares: torch.Tensor, ask: Ask) -> list[FilmAnswer]:
     features = patch_features(model.tower, squares, model.recipe.tower)
-    with torch.no_grad():
-        output = model.network(features, resolved.vectors)
+    with torch.inference_mode():
+        output = ask(features)
     columns = (output.logits.double().sigmoid(), output.embedding.float(), features)
     rows = zip(*(column.cpu().numpy() for column in columns), strict=True)
     return [FilmAnswer(*row) for row in rows]

@@ -26,7 +26,7 @@ from kgkit.interface import (
     write_manifest,
     write_text_atomically,
 )
-from vlp.after_training import write_for_use
+from vlp.after_training import look_at_inverted, write_for_use
 from vlp.artifact import write_model_tensors, write_queries
 from vlp.checkpoint import TrainingState
 from vlp.config import TrainConfig
@@ -83,7 +83,8 @@ def train(config: TrainConfig) -> TrainSummary:
     summary = _summarise(config, state, val_logits, films)
     if accelerator.is_main_process:
         concepts = [query.concept for query in questions.queries]
-        looks = _features(model, films[0]), _features(model, films[1])
+        inverted = look_at_inverted(tower, data, config.recipe, accelerator.device)
+        looks = _features(model, films[0]), _features(model, films[1]), inverted
         write_for_use(partial, data, concepts, looks, (films[1].targets, val_logits))
         _write_model(config, data, questions, tower, partial, summary, model)
     accelerator.wait_for_everyone()

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import save_file
 from tiny_vlp import CARDIOMEGALY, FILM_SIDE
 
 from kgkit.interface import InputError
 from vlp.after_training import add_to_model
 from vlp.artifact import VlpModel, load_model
+from vlp.config import TowerConfig
+from vlp.data.film_reader import FilmReader
+from vlp.data.prepared import load_data
 from vlp.evaluation.calibration import CALIBRATION_FILE, load_calibration
 from vlp.features import load_squares, patch_features
 from vlp.images import IMAGE_SUFFIXES
 from vlp.input_check import (
+    _RIDGE,
     INPUT_CHECK_FILE,
     InputCheck,
+    _principal,
+    _separate,
     fit_input_check,
+    inverted_features,
     load_input_check,
     refused_by_pixels,
     write_input_check,
 )
 from vlp.predict import PredictConfig, predict
+from vlp.towers import load_tower
 
 
-def film_like(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Two dark lungs on a bright ground, each a little elsewhere."""
-    y, x = np.mgrid[:FILM_SIDE, :FILM_SIDE] / FILM_SIDE
+def film_like(generator: np.random.Generator, count: int, zoom: float = 1, x0: float = 0, y0: float = 0) -> np.ndarray:
+    """Two dark lungs on a bright ground, each a little elsewhere; closer and off centre if asked."""
+    y, x = (np.mgrid[:FILM_SIDE, :FILM_SIDE] / FILM_SIDE - np.array([y0, x0])[:, None, None] - 0.5) / zoom + 0.5
     films = []
     for _ in range(count):
         (dx, dy), size = generator.uniform(-0.04, 0.04, 2), generator.uniform(0.14, 0.18)
@@ -79,14 +93,86 @@ def test_validation_films_alone_set_the_limit(model: VlpModel) -> None:
     one = fit_input_check(train, val)
     assert one is not None
     assert (one.distances(val) <= 1).mean() >= 0.98
-    wider = fit_input_check(train, look(model, film_like(generator, 60) ** 2))
+    darker = film_like(generator, 60) ** 2
+    wider = fit_input_check(train, look(model, darker[::2].repeat(2, axis=0)))
     assert wider is not None
-    assert wider.limit[0] > one.limit[0]
     assert np.array_equal(wider.directions, one.directions)
+    assert np.array_equal(wider.weights, one.weights)
+    others = look(model, darker[1::2])
+    assert (wider.distances(others) <= 1).mean() > (one.distances(others) <= 1).mean()
     few = fit_input_check(train, val[:10])  # too few: every fifth training film takes their place
     assert few is not None
     assert len(few.variances) < len(one.variances)
     assert fit_input_check(train[:20], val[:0]) is None
+
+
+def smooth_features(films: np.ndarray) -> np.ndarray:
+    """Patch features as a good tower gives them, finer than the check looks: brightness and edges, 16 x 16."""
+    edges = np.abs(np.gradient(films, axis=1)), np.abs(np.gradient(films, axis=2))
+    channels = np.stack([films, films**2, *edges], axis=-1)
+    return channels.reshape(len(films), 16, 4, 16, 4, 4).mean(axis=(2, 4))
+
+
+def test_a_film_may_be_off_centre_tilted_or_closer_but_not_broken() -> None:
+    """What films of another hospital are, passes; what is broken does not."""
+    generator = np.random.default_rng(4)
+    train, val, more = (film_like(generator, count) for count in (200, 60, 100))
+    looks = [smooth_features(films) for films in (train, val, 1 - train)]
+    check = fit_input_check(*looks)
+    assert check is not None
+    for move in ((1.1, 0, 0), (0.92, 0, 0), (1, 0.05, 0), (1, -0.05, 0.05), (1.1, 0, -0.05)):
+        moved = film_like(generator, 100, *move)
+        assert (check.distances(smooth_features(moved)) <= 1).mean() >= 0.95, move
+    broken = {
+        "inverted": 1 - more, "upside down": more[:, ::-1] * np.linspace(0.5, 1, FILM_SIDE)[:, None],
+        "half": more[:, :, :32].repeat(2, axis=2), "a corner": more[:, :16, :16].repeat(4, axis=1).repeat(4, axis=2),
+    }  # fmt: skip
+    for name, films in broken.items():
+        assert (check.distances(smooth_features(films)) > 1).mean() >= 0.95, name
+    again = fit_input_check(*looks)
+    assert again is not None
+    assert all(np.array_equal(getattr(again, field.name), getattr(check, field.name)) for field in fields(check))
+
+
+def test_a_few_broken_films_among_the_validation_films_do_not_open_the_gate() -> None:
+    generator = np.random.default_rng(6)
+    train, val, more = (smooth_features(film_like(generator, count)) for count in (200, 60, 100))
+    broken = smooth_features(1 - film_like(generator, 100))
+    clean = fit_input_check(train, val)
+    spoiled = fit_input_check(train, np.concatenate([val, broken[:3]]))
+    assert clean is not None
+    assert spoiled is not None
+    assert spoiled.limit[0] < 1.5 * clean.limit[0] + 1
+    assert (spoiled.distances(broken) > 1).all()
+    assert (spoiled.distances(more) <= 1).mean() >= 0.95
+
+
+@given(st.integers(3, 30), st.integers(2, 40), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_directions_and_weights_are_those_of_the_textbook(films: int, features: int, seed: int) -> None:
+    """Fewer films than features or more: both ways of solving agree with plain linear algebra."""
+    generator = np.random.default_rng(seed)
+    good, bad = generator.normal(size=(films, features)), generator.normal(1, 1, size=(films, features))
+    count = min(films, features, 3)
+    _, _, expected = np.linalg.svd(good, full_matrices=False)
+    found = _principal(good, count)
+    assert np.abs((found * expected[:count]).sum(axis=1)) == pytest.approx(np.ones(count), abs=1e-4)
+    x = np.vstack([good, bad])
+    x = x - x.mean(axis=0)
+    y = np.repeat([1.0, -1.0], films)
+    ridge = np.linalg.inv(x.T @ x / len(x) + _RIDGE * features * np.eye(features)) @ (x.T @ y / len(x))
+    assert _separate(good, [bad]) == pytest.approx(ridge, abs=1e-8)
+
+
+def test_inverted_films_are_looked_at_through_the_tower(model: VlpModel, tiny_data_dir: Path) -> None:
+    data = load_data(tiny_data_dir)
+    films = data.films(data.study_ids("train"), frontal_only=True)
+    found = inverted_features(model.tower, data, films, model.recipe.tower, torch.device("cpu"))
+    assert found.dtype == np.float16
+    square = FilmReader(data).square(films.row(1, named=True), model.recipe.tower.input_size)
+    assert found[1] == pytest.approx(look(model, 1 - square[None])[0], abs=2e-3)
+    assert len(found) == len(films)
+    assert inverted_features(model.tower, data, films[:0], model.recipe.tower, torch.device("cpu")).shape[0] == 0
 
 
 def test_a_check_is_read_back(check: InputCheck, model: VlpModel, tmp_path: Path) -> None:
@@ -97,6 +183,9 @@ def test_a_check_is_read_back(check: InputCheck, model: VlpModel, tmp_path: Path
     write_input_check(tmp_path, check)
     features = look(model, film_like(np.random.default_rng(3), 4))
     assert load_input_check(tmp_path).distances(features) == pytest.approx(check.distances(features), rel=1e-3)
+    save_file({"mean": np.zeros(3)}, tmp_path / INPUT_CHECK_FILE)
+    with pytest.raises(InputError, match=r"has no 'scale': made by another version, train again"):
+        load_input_check(tmp_path)
     (tmp_path / INPUT_CHECK_FILE).write_bytes(b"rubbish")
     with pytest.raises(InputError, match="damaged"):
         load_input_check(tmp_path)
@@ -181,3 +270,36 @@ def test_what_training_leaves_behind_for_use(tiny_model_dir: Path, tiny_data_dir
     done = predict(PredictConfig(folder, (film,), (CARDIOMEGALY,)))
     expected = kept.findings[CARDIOMEGALY].apply(done.found[0].probability)
     assert done.calibrated[0] == pytest.approx(float(expected))
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_films_of_another_hospital_pass_and_laterals_do_not() -> None:
+    """Fitted on Open-i's training films alone. NIH's films pass but for 2%; one of the 262 hangs upside down."""
+    folder = os.environ.get("KGKIT_DATA")
+    if not folder:
+        pytest.skip("KGKIT_DATA is not set: the input check is not tried on films of another hospital")
+    openi, tower, config = Path(folder) / "indiana_cxr", load_tower("efficientnet-lite0"), TowerConfig()
+
+    def seen(paths: list[Path], change: Callable[[torch.Tensor], torch.Tensor] = lambda squares: squares) -> np.ndarray:
+        parts = [paths[start : start + config.batch_size] for start in range(0, len(paths), config.batch_size)]
+        squares = (change(load_squares(part, config.input_size)) for part in parts)
+        return np.concatenate([patch_features(tower, part, config).numpy() for part in squares])
+
+    with (openi / "splits.csv").open() as stream:
+        split = {row["uid"]: row["split"] for row in csv.DictReader(stream)}
+    films: dict[tuple[str, str], list[Path]] = {}
+    with (openi / "projections.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            if row["has_image"] == "1":
+                kind = (split[row["uid"]], row["projection"])
+                films.setdefault(kind, []).append(openi / "images" / row["image_file"])
+    train, frontals = films["train", "Frontal"], films["val", "Frontal"]
+    check = fit_input_check(seen(train), seen(frontals), seen(train[::5], lambda squares: 1 - squares))
+    assert check is not None
+    nih = sorted((Path(folder) / "nih_cxr" / "images").iterdir())
+    assert (check.distances(seen(nih)) > 1).mean() <= 0.02
+    assert (check.distances(seen(films["val", "Lateral"])) > 1).mean() >= 0.97
+    some = frontals[:100]
+    for change in (lambda x: x.flip(1), lambda x: x.transpose(1, 2), lambda x: 1 - x):
+        assert (check.distances(seen(some, change)) > 1).mean() >= 0.97

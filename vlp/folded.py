@@ -1,0 +1,182 @@
+"""The query network for one list of questions: what no film changes is computed once.
+
+The same function as `QueryNetwork.forward` in evaluation mode, to rounding; a test holds them together. Folded are the
+standardisation of the features into the projection, the gains and offsets of every norm into the matrix behind it, the
+positions into the keys; all layers' keys and values come from one product, since every layer looks at the same patches;
+and the first layer's questions are the same for every film.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlp.model import DecoderLayer, QueryNetwork, QueryOutput, sincos_positions
+
+
+def asker(network: nn.Module, query_vectors: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], QueryOutput]:
+    """What a network in evaluation mode says of films, for questions that do not change.
+
+    Args:
+        network: A `QueryNetwork` is folded unless its queries see each other; any other is asked as it is.
+        query_vectors: float [Q, E].
+        grid: (Hp, Wp) of the patches.
+
+    Returns:
+        Patch features float [B, Hp, Wp, D] to a `QueryOutput`.
+    """
+    if isinstance(network, QueryNetwork) and not network.config.query_self_attention:
+        with torch.no_grad():
+            return FoldedNetwork(network, query_vectors, grid)
+    return partial(_ask, network, query_vectors)
+
+
+def _ask(network: nn.Module, query_vectors: Tensor, patch_features: Tensor) -> QueryOutput:
+    output: QueryOutput = network(patch_features, query_vectors)
+    return output
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """x @ matrix + offset."""
+
+    matrix: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.offset, x, self.matrix)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A decoder layer: question, output of the attention, and the two products of the feed-forward block."""
+
+    question: _Affine
+    attended: _Affine
+    wide: _Affine
+    narrow: _Affine
+
+
+class FoldedNetwork:
+    """See the module.
+
+    Args:
+        network: In evaluation mode, its queries not seeing each other; later changes of its weights are not seen.
+        query_vectors: float [Q, E].
+        grid: (Hp, Wp) of the patches.
+    """
+
+    def __init__(self, network: QueryNetwork, query_vectors: Tensor, grid: tuple[int, int]) -> None:
+        self.grid, self.heads, self.width = grid, network.config.heads, network.config.width
+        projection = network.patch_projection.weight / network.feature_std
+        offset = network.patch_projection.bias - projection @ network.feature_mean
+        self.project = _Affine(projection.T.contiguous(), offset)
+        positions = torch.zeros(grid[0] * grid[1], self.width, device=offset.device)
+        if network.config.position_encoding:
+            positions = sincos_positions(*grid, self.width)[0].to(offset)
+        self.questions = network.query_projection((query_vectors - network.query_mean) / network.query_std)
+        layers = [layer for layer in network.layers if isinstance(layer, DecoderLayer)]
+        self.layers = [_fold_layer(layer) for layer in layers]
+        parts = [part for layer in layers for part in _fold_memory(layer, positions)]
+        self.memory = _Affine(
+            torch.cat([part.matrix for part in parts], 1), torch.cat([part.offset for part in parts], 1)
+        )
+        self._fold_readers(network, positions)
+
+    def _fold_readers(self, network: QueryNetwork, positions: Tensor) -> None:
+        norm, first, _, last = network.context_reader
+        last = _as_linear(last)
+        assert isinstance(norm, nn.LayerNorm)
+        self.context, self.decide = _behind_norm(norm, _as_linear(first)), _Affine(last.weight[0], last.bias)
+        local = network.local_reader
+        asked = local.norm_question(self.questions)
+        question = local.question(asked) / math.sqrt(self.width)
+        weights = question @ local.patch.weight
+        constant = weights @ (local.norm_patch.bias + positions).T + (question @ local.patch.bias)[:, None]
+        self.evidence = _Affine(weights * local.norm_patch.weight, constant)
+        self.local_bias = local.bias(asked).squeeze(-1)
+        self.image_projection = network.image_projection
+
+    def __call__(self, patch_features: Tensor) -> QueryOutput:
+        """Shapes as in `QueryNetwork.forward`."""
+        batch, width = len(patch_features), self.width
+        patches = self.project(patch_features.to(self.questions.dtype).flatten(0, 2)).view(batch, -1, width)
+        looked_at = _normed(patches)
+        evidence = torch.baddbmm(
+            self.evidence.offset.expand(batch, -1, -1),
+            self.evidence.matrix.expand(batch, -1, -1),
+            looked_at.transpose(1, 2),
+        )
+        attention = evidence.softmax(dim=-1)
+        local_logits = self.local_bias + (attention * evidence).sum(-1)
+        context = F.gelu(self.context(_normed(self._decode(looked_at))))
+        logits = (context @ self.decide.matrix + self.decide.offset).view(batch, -1) + local_logits
+        embedding = F.normalize(self.image_projection(patches.mean(1)), dim=-1)
+        grid = (batch, len(self.questions), *self.grid)
+        return QueryOutput(logits, local_logits, attention.view(grid), evidence.view(grid), embedding)
+
+    def _decode(self, looked_at: Tensor) -> Tensor:
+        """Decoded queries, [B * Q, W], of normalised patches [B, P, W]."""
+        batch, count, width = len(looked_at), len(self.questions), self.width
+        memory = torch.baddbmm(
+            self.memory.offset.expand(batch, -1, -1), looked_at, self.memory.matrix.expand(batch, -1, -1)
+        )
+        by_head = memory.view(batch, -1, 2 * len(self.layers), self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        x = self.questions
+        for number, layer in enumerate(self.layers):
+            question = layer.question(_normed(x)).view(-1, count, self.heads, width // self.heads).transpose(1, 2)
+            question = question.expand(batch, -1, -1, -1)  # of the first layer: alike for all films
+            found = F.scaled_dot_product_attention(question, by_head[2 * number], by_head[2 * number + 1])
+            looked = layer.attended(found.transpose(1, 2).reshape(-1, width))
+            x = (looked.view(-1, count, width) + x.view(-1, count, width)).view(-1, width)
+            x = layer.narrow(F.gelu(layer.wide(_normed(x)))).add_(x)
+        decoded: Tensor = x.view(-1, count, width).expand(batch, -1, -1).reshape(-1, width)
+        return decoded
+
+
+def _normed(x: Tensor) -> Tensor:
+    """A layer norm without its gain and offset."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def _as_linear(module: nn.Module) -> nn.Linear:
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def _behind_norm(norm: nn.LayerNorm, linear: nn.Linear) -> _Affine:
+    """linear(norm(x)) as a function of `_normed(x)`."""
+    return _Affine((linear.weight * norm.weight).T.contiguous(), linear.weight @ norm.bias + linear.bias)
+
+
+def _fold_layer(layer: DecoderLayer) -> _Layer:
+    attention = layer.cross_attention
+    width = attention.embed_dim
+    asking = nn.Linear(width, width)
+    asking.weight, asking.bias = (
+        nn.Parameter(whole[:width]) for whole in (attention.in_proj_weight, attention.in_proj_bias)
+    )
+    first, _, _, second = (layer.forward_block[row] for row in range(4))
+    second = _as_linear(second)
+    return _Layer(
+        _behind_norm(layer.norm_query, asking),
+        _Affine(attention.out_proj.weight.T.contiguous(), attention.out_proj.bias),
+        _behind_norm(layer.norm_forward, _as_linear(first)),
+        _Affine(second.weight.T.contiguous(), second.bias),
+    )
+
+
+def _fold_memory(layer: DecoderLayer, positions: Tensor) -> tuple[_Affine, _Affine]:
+    """Keys and values of normalised patches: the offset, [P, W], holds the positions."""
+    norm, attention = layer.norm_patch, layer.cross_attention
+    _, key, value = attention.in_proj_weight.chunk(3)
+    _, key_bias, value_bias = attention.in_proj_bias.chunk(3)
+    keys = _Affine((key * norm.weight).T, (positions + norm.bias) @ key.T + key_bias)
+    values = _Affine((value * norm.weight).T, (value @ norm.bias + value_bias).expand(len(positions), -1))
+    return keys, values
