@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python examples/demo.py
 
+# One process per core, each with one thread; a file stays in one process, since its tests share what they build.
 test: setup data-check lint types
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
 slow: setup
 	$(BIN)/pytest -q -m slow

@@ -1,7 +1,8 @@
-"""Entity linking on the NCBI disease corpus: the mention's words alone, against every name of the graph."""
+"""Entity linking on the NCBI disease corpus: a mention's words, alone or in their text, against all names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,14 +16,20 @@ from kgkit.evaluation.outcomes import Answer, rank_outcomes
 from kgkit.evaluation.pubtator import DiseaseMention, corpus_file, read_pubtator
 from kgkit.evaluation.retrieval import NO_TEXT, MakeScores, by_grams, by_vectors
 from kgkit.evaluation.search_quality import search_index, searched_ranks
+from kgkit.linking.abbreviations import find_abbreviations, write_out
 from kgkit.ranking import FloatArray
 from kgkit.resources import resource
 from kgkit.search.concept_search import LEXICAL, MODES
 
 Rank = Callable[[TextQueries], FloatArray]
 """Ranks of the right concepts of some queries, float64 [Q], 1-based; infinite where they were not found."""
+Words = Callable[[DiseaseMention], str]
+"""What a mention's concept is looked up by."""
 
+ALONE, IN_TEXT = "search", "search in text"
+"""What concept search is asked: the words of a mention, or those with the abbreviations that its text defines."""
 _HITS = (1, 5)
+_TEXT = re.compile(r"(\d+)\|[ta]\|(.*)", re.DOTALL)
 
 
 def entity_linking(folder: Path, data: Path, file: str | None = None) -> Answer:
@@ -57,7 +64,8 @@ def searched_entity_linking(folder: Path, data: Path, file: str | None = None) -
     """The same mentions, answered by concept search: both of its sides together, and each alone.
 
     Returns:
-        An answer for each of kgkit.search's modes, by its name with `search: ` before it.
+        An answer for each of kgkit.search's modes, by its name with `search: ` before it; and with `search in text: `,
+        where abbreviations that title and abstract define are written out first (`kgkit.linking.abbreviations`).
     """
     encoder, path = load_encoder(folder), corpus_file(data, file)
     modes = MODES if encoder.reads_text else (LEXICAL,)
@@ -70,7 +78,9 @@ def searched_entity_linking(folder: Path, data: Path, file: str | None = None) -
 
             return rank
 
-        return {f"search: {mode}": _linking(encoder, path, ranks_by(mode)) for mode in modes}
+        asked = {ALONE: _words, IN_TEXT: _words_in_text(path)}
+        return {f"{how}: {mode}": _linking(encoder, path, ranks_by(mode), words)
+                for how, words in asked.items() for mode in modes}  # fmt: skip
 
 
 def read_mesh_matches(path: Path | None = None) -> dict[str, list[str]]:
@@ -104,7 +114,21 @@ def _exact_ranks(encoder: ConceptEncoder, make_scores: MakeScores) -> Rank:
     return rank
 
 
-def _linking(encoder: ConceptEncoder, path: Path, rank: Rank) -> Answer:
+def _words(mention: DiseaseMention) -> str:
+    return mention.text
+
+
+def _words_in_text(path: Path) -> Words:
+    """Mentions with the abbreviations that their document defines written out."""
+    texts: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if (found := _TEXT.match(line)) is not None:
+            texts.setdefault(found[1], []).append(found[2])
+    forms = {document: find_abbreviations("\n".join(parts)) for document, parts in texts.items()}
+    return lambda mention: write_out(mention.text, forms.get(mention.document, {}))
+
+
+def _linking(encoder: ConceptEncoder, path: Path, rank: Rank, words: Words = _words) -> Answer:
     mentions = read_pubtator(path)
     rows = {concept: row for row, concept in enumerate(encoder.concepts)}
     gold = _gold(mentions, encoder, rows, read_mesh_matches())
@@ -112,11 +136,11 @@ def _linking(encoder: ConceptEncoder, path: Path, rank: Rank) -> Answer:
     about = {"file": path.name, "mentions": len(mentions), "reachable": int(reachable.sum())}
     if not reachable.any():
         return Answer(cannot="the graph has none of the corpus's diseases", about=about, candidates=encoder.concepts)
-    asked = sorted({(mention.text, right) for mention, right in zip(mentions, gold, strict=True) if right})
+    texts = [words(mention) for mention in mentions]
+    asked = sorted({(text, right) for text, right in zip(texts, gold, strict=True) if right})
     queries = queries_of([text for text, _ in asked], [right for _, right in asked])
     found = dict(zip(asked, rank(queries).tolist(), strict=True))
-    pairs = zip(mentions, gold, strict=True)
-    ranks = np.array([found.get((mention.text, right), np.inf) for mention, right in pairs])
+    ranks = np.array([found.get(pair, np.inf) for pair in zip(texts, gold, strict=True)])
     names = encoder.names["name"].unique().to_list() + encoder.table["name"].to_list()
     known = {normalise(name) for name in names}
     is_hard = reachable & np.array([normalise(mention.text) not in known for mention in mentions])

@@ -37,6 +37,8 @@ ALL = ConceptFilter()
 _POOL = 100
 """Concepts that each side proposes to the hybrid score, if k is not greater."""
 _BATCH = 128
+_LETTERS_IN_MATCH = 0.1
+"""Weight of a name's n-gram cosine beside its vector's, where the name is chosen that a hit shows."""
 _DIGITS = 6
 """Scores are told apart to a millionth: what equal names differ by in a matrix product must not break their tie."""
 
@@ -232,7 +234,8 @@ class ConceptSearch:
             near = scored.concepts[best_positions(scored.scores[:, 0], depth)]
             pool = np.union1d(near, _best_of(letters.concepts, depth, members))
             dense = self._table.score(pool, vector[None]).scores[:, 0]
-            mixed = np.round(FUSION.mix(dense, letters.names[pool], letters.coverage[pool]), _DIGITS)
+            about = letters.names[pool], letters.coverage[pool], letters.breadth[pool]
+            mixed = np.round(FUSION.mix(dense, *about), _DIGITS)
             order = best_positions(mixed, k)
             ranked = _Ranked(pool[order], mixed[order], dense[order], letters.concepts[pool[order]])
             yield self._hits(ranked, letters, vector)
@@ -260,9 +263,9 @@ class ConceptSearch:
         entries, starts = self._table.entries(concepts)
         fit = np.zeros(len(entries), dtype=np.float32)
         if letters is not None:
-            fit += FUSION.names * letters.strings[self._arrays["entry.strings"][entries]]
+            fit += _LETTERS_IN_MATCH * letters.strings[self._arrays["entry.strings"][entries]]
         if vector is not None:
-            fit += FUSION.dense * self._table.entry_cosines(entries, vector[None])[:, 0]
+            fit += self._table.entry_cosines(entries, vector[None])[:, 0]
         pieces = np.split(np.round(fit, _DIGITS), starts[1:])
         return [int(entries[start + piece.argmax()]) for start, piece in zip(starts, pieces, strict=False)]
 

@@ -1,11 +1,13 @@
-"""Words in the form in which they are compared: case, accents, punctuation and British spelling folded; n-grams."""
+"""Words in the form in which they are compared: case, accents, punctuation, British spelling and plurals; n-grams."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_POSSESSIVE = re.compile(r"(?<=[^\W\d_]{2})['\N{RIGHT SINGLE QUOTATION MARK}]s\b")
 _SPELLINGS = tuple(
     (re.compile(pattern), american)
     for pattern, american in (
@@ -15,6 +17,20 @@ _SPELLINGS = tuple(
         (r"(?<=[a-z]{3})is(?=(?:e|ed|es|er|ing|ations?)\b)", "iz"),  # localised
         (r"(?<=al)ys(?=(?:e|ed|es|er|ing)\b)", "yz"),  # catalyse
         (r"(?<=[a-z]{2}[bt])re(?=s?\b)", "er"),  # fibre, centre
+    )
+)
+_PLURALS = tuple(
+    (re.compile(pattern), singular)
+    for pattern, singular in (
+        (r"(?<=[a-z]{2})ies$", "y"),  # biopsies
+        (r"(?<=om)ata$", "a"),  # hematomata
+        (r"(?<=st)ases$", "asis"),  # metastases, but not diseases
+        (r"(?<=[a-z]{4})oses$", "osis"),  # sarcoidoses, but not doses
+        (r"(?<=[hln])yses$", "ysis"),  # paralyses
+        (r"(?<=it)ides$", "is"),  # vasculitides
+        (r"(?<=[nr])uses$", "us"),  # viruses
+        (r"((?<=x)|(?<=ss)|(?<=sh)|(?<=[nr]ch))es$", ""),  # reflexes, abscesses, branches, but not aches
+        (r"((?<=[a-z]{4})|(?<=\b[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]))(?<![isu])s$", ""),  # tumors, ribs, not ASDs
     )
 )
 NAME_GRAMS = (2, 3)
@@ -27,10 +43,10 @@ WORD_GRAMS = (2,)
 def fold(text: str) -> str:
     """The form in which names are compared: lower case words without accents, in American spelling.
 
-    >>> fold("Tumour,  of the OESOPHAGUS ")
-    'tumor of the esophagus'
+    >>> fold("Tumour,  of the OESOPHAGUS "), fold("Barrett's metaplasias")
+    ('tumor of the esophagus', 'barrett metaplasias')
     """
-    letters = unicodedata.normalize("NFKD", text.casefold())
+    letters = unicodedata.normalize("NFKD", _POSSESSIVE.sub("", text.casefold()))
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
     folded = _NOT_WORD.sub(" ", bare).strip()
     for pattern, american in _SPELLINGS:
@@ -52,6 +68,29 @@ def grams(folded: str, lengths: tuple[int, ...]) -> set[str]:
         for length in lengths:
             found.update(padded[start : start + length] for start in range(max(1, len(padded) - length + 1)))
     return found
+
+
+@lru_cache(maxsize=1 << 16)
+def singular(word: str) -> str:
+    """A folded word without the ending of a plural; other words may lose an s too, on both sides of a comparison.
+
+    >>> [singular(word) for word in ("metastases", "tumors", "biopsies", "virus", "stenosis")]
+    ['metastasis', 'tumor', 'biopsy', 'virus', 'stenosis']
+    """
+    for ending, replacement in _PLURALS:
+        shorter, found = ending.subn(replacement, word)
+        if found:
+            return shorter
+    return word
+
+
+def name_grams(folded: str) -> set[str]:
+    """The n-grams by which names are compared: of the words of a folded text in the singular.
+
+    >>> name_grams("lung tumors") == name_grams("tumor lung")
+    True
+    """
+    return grams(" ".join(map(singular, folded.split())), NAME_GRAMS)
 
 
 def initials(folded: str) -> set[str]:

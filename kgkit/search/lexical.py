@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kgkit.search.catalogue import Catalogue
-from kgkit.search.folding import NAME_GRAMS, WORD_GRAMS, edits, fold, grams
-from kgkit.search.fusion import best_positions
+from kgkit.search.folding import WORD_GRAMS, edits, fold, grams, name_grams
+from kgkit.search.fusion import LETTERS, best_positions
 
 FloatArray = npt.NDArray[np.float32]
 
 INITIALS_SCORE = 0.5
 """Score of a name whose first letters the query is."""
-COVERAGE_SHARE = 0.5
-"""Part of the lexical score that is coverage (see LexicalScores); the rest is the best name's cosine. Chosen on
-validation names (docs/search.md)."""
 _SHORTEST_CORRECTED, _TWO_EDITS_FROM, _ALIKE_WORDS, _CHOICES = 4, 8, 30, 5
 _LONGEST_ABBREVIATION = 6
 
@@ -57,16 +55,18 @@ class LexicalScores:
         names: float32 [N], 0..1: that of each concept's best name.
         coverage: float32 [N], 0..1: share of the query's n-grams, by weight, that the concept's names, its parents'
             names and its definition have together.
+        breadth: float32 [N], 0..1: how much lies below each concept, whatever the query.
     """
 
     strings: FloatArray
     names: FloatArray
     coverage: FloatArray
+    breadth: FloatArray
 
-    @property
+    @cached_property
     def concepts(self) -> FloatArray:
-        """float32 [N], 0..1: the score of each concept."""
-        return (1 - COVERAGE_SHARE) * self.names + COVERAGE_SHARE * self.coverage
+        """float32 [N], 0..1: the score of each concept; 0 with no n-gram in common."""
+        return np.where(self.names + self.coverage > 0, LETTERS.letters(self.names, self.coverage, self.breadth), 0)
 
 
 class LexicalIndex:
@@ -81,6 +81,7 @@ class LexicalIndex:
         self._catalogue = catalogue
         self._weights = arrays["gram.weights"]
         self._norms = arrays["name.norms"]
+        self._breadth = arrays["concept.breadth"]
         self._word_sizes = arrays["word.sizes"]
         self._postings = {kind: (arrays[f"{kind}.starts"], arrays[f"{kind}.rows"])
                           for kind in ("name", "concept", "word")}  # fmt: skip
@@ -109,14 +110,14 @@ class LexicalIndex:
 
     def score(self, query: ReadQuery) -> LexicalScores:
         """Scores of all names and concepts."""
-        ids, weights, whole = self._weighed(grams(query.folded, NAME_GRAMS))
+        ids, weights, whole = self._weighed(name_grams(query.folded))
         strings = self._cosines(self._sum("name", ids, weights, len(self._norms)), whole)
         if 2 <= len(query.folded) <= _LONGEST_ABBREVIATION and query.folded.isalpha():
             meant = self._catalogue.strings_of_initials(query.folded)
             strings[meant] = np.maximum(strings[meant], np.float32(INITIALS_SCORE))
         names = np.maximum.reduceat(strings[self._entry_strings], self._entry_starts[:-1])
         coverage = self._sum("concept", ids, weights, len(names)) / np.float32(max(whole, 1e-9))
-        return LexicalScores(strings, names, np.minimum(coverage, 1))
+        return LexicalScores(strings, names, np.minimum(coverage, 1), self._breadth)
 
     def _sum(self, kind: str, ids: list[int], weights: FloatArray, size: int) -> FloatArray:
         """float32 [size]: the weights of the columns `ids`, summed in each row."""
@@ -155,12 +156,12 @@ class LexicalIndex:
 
     def _most_fitting(self, others: list[str], choices: list[str]) -> str:
         """The word with which, beside the other words, some name comes nearest; the first of equal ones."""
-        around = grams(" ".join(others), NAME_GRAMS)
+        around = name_grams(" ".join(others))
         ids, weights, base = self._weighed(around) if around else ([], self._weights[:0], 0.0)
         shared = self._sum("name", ids, weights, len(self._norms))
         fits = []
         for choice in choices:
-            more_ids, more_weights, more = self._weighed(grams(choice, NAME_GRAMS) - around)
+            more_ids, more_weights, more = self._weighed(name_grams(choice) - around)
             found = self._cosines(shared + self._sum("name", more_ids, more_weights, len(self._norms)), base + more)
             fits.append(round(float(found.max(initial=0)), 6))
         return choices[fits.index(max(fits))]

@@ -64,7 +64,8 @@ def make_variants(
 
     Args:
         recipe: Name or path of the full recipe.
-        settings: `key=value`, for every variant alike, so that budgets and held-out parts agree.
+        settings: `key=value`, for every variant alike, so that budgets and held-out parts agree; a recipe of no steps
+            (`untrained`) stays without any budget.
         without: Keys of SWITCHES.
         baselines: Names or paths of other recipes.
         shuffled: Whether to add the same training on a graph whose tails are permuted within each relation.
@@ -77,7 +78,9 @@ def make_variants(
             raise InputError(f"cannot switch off {switch!r}; {choices(switch, SWITCHES)}")
 
     def load(name: str, *changes: str) -> EncoderRecipe:
-        return load_recipe(EncoderRecipe, "encoder", name, [*settings, *changes])
+        is_untrained = load_recipe(EncoderRecipe, "encoder", name).train.steps == 0
+        shared = [setting for setting in settings if not (is_untrained and setting.startswith("train."))]
+        return load_recipe(EncoderRecipe, "encoder", name, [*shared, *changes])
 
     variants = [Variant(Path(recipe).stem, load(recipe))]
     variants += [Variant(f"without {switch}", load(recipe, *SWITCHES[switch])) for switch in without]

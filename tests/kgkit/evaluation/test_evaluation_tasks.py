@@ -113,14 +113,16 @@ def test_linking_stands_beside_concept_search_on_the_same_mentions(
     tmp_path: Path, sets: Path, chest: SmallEncoder, chest_dir: Path
 ) -> None:
     found = evaluate(chest_dir, "linking", sets / "ncbi")
-    modes = ["search: hybrid", "search: dense", "search: lexical"]
+    modes = [f"{how}: {mode}" for how in ("search", "search in text") for mode in ("hybrid", "dense", "lexical")]
     parts = {name: [row["name"] for row in found["rows"] if row["part"] == name] for name in ("reachable", "all")}
     assert parts == {name: ["encoder", "lexical", *modes] for name in ("reachable", "all")}
     exact, dense = (next(row for row in found["rows"] if row["name"] == name) for name in ("encoder", modes[1]))
     assert exact["num_queries"] == dense["num_queries"] == 4
     kge = replace(chest, tower=None).write(tmp_path / "kge")
     rows = {row["name"] for row in evaluate(kge, "linking", sets / "ncbi")["rows"]}
-    assert rows == {"lexical", "search: lexical"}, "an encoder that reads no text is searched by letters"
+    assert rows == {"lexical", "search: lexical", "search in text: lexical"}, (
+        "an encoder that reads no text is searched by letters"
+    )
 
 
 def test_linking_on_marked_reports_measures_finding_presence(tmp_path: Path, chest_dir: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kgkit.search import folding
-from kgkit.search.folding import edits, fold, grams, initials
+from kgkit.search.folding import edits, fold, grams, initials, name_grams, singular
 
 WORDS = st.text(alphabet="abcd", max_size=7)
 
@@ -53,6 +53,31 @@ def test_british_and_american_spelling_fold_to_one(british: str, american: str) 
 @pytest.mark.parametrize("word", ["rise", "wise", "four", "lysis", "disease", "tree", "hour glass", "analysis"])
 def test_words_that_only_look_british_keep_apart_from_others(word: str) -> None:
     assert fold(word) in {word, "hor glass", "for"}
+
+
+@pytest.mark.parametrize(
+    ("plural", "one"),
+    [("tumors", "tumor"), ("metastases", "metastasis"), ("biopsies", "biopsy"), ("abscesses", "abscess"),
+     ("ribs", "rib"), ("reflexes", "reflex"), ("branches", "branch"), ("headaches", "headache"), ("sinuses", "sinus"),
+     ("epiphyses", "epiphysis"), ("vasculitides", "vasculitis"), ("condylomata", "condyloma"), ("diseases", "disease")],
+)  # fmt: skip
+def test_plurals_have_the_grams_of_the_singular(plural: str, one: str) -> None:
+    assert singular(plural) == one == singular(one)
+    assert name_grams(f"{plural} of lung") == name_grams(f"lungs of {one}")
+
+
+@pytest.mark.parametrize("word", ["virus", "stenosis", "abscess", "asd", "asds", "gas", "is", "s", "", "plexus", "xs"])
+def test_what_is_no_plural_stays(word: str) -> None:
+    assert singular(word) == word
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [("Addison's disease", "addison disease"), ("Crohn\N{RIGHT SINGLE QUOTATION MARK}s", "crohn"),
+     ("Wilms' tumour", "wilms tumor"), ("5's", "5 s"), ("'s", "s")],
+)  # fmt: skip
+def test_a_possessive_is_no_word(text: str, folded: str) -> None:
+    assert fold(text) == folded
 
 
 @given(st.text(max_size=40))

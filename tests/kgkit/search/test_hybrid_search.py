@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ from tiny_thorax import CURIE, unit_rows, write_encoder
 from typer.testing import CliRunner
 
 import cli
-from kgkit.encoder.artifact import load_encoder
+from kgkit.encoder.artifact import NAME_COLUMNS, load_encoder
 from kgkit.errors import InputError
 from kgkit.search.build import build_index
 from kgkit.search.concept_search import LONGEST_QUERY, ConceptSearch, open_search
 from kgkit.search.filters import ConceptFilter
-from kgkit.search.folding import NAME_GRAMS, fold, grams
-from kgkit.search.fusion import FUSION, Fusion, best_positions
-from kgkit.search.lexical import COVERAGE_SHARE
+from kgkit.search.folding import fold, name_grams
+from kgkit.search.fusion import FUSION, LETTERS, Fusion, best_positions
+from kgkit.search.postings import breadths
 
 QUERIES = ["fluid around lung", "effusion", "broken ribs", "PTX", "zzz", "left lung", "disease of heart", "ventricle"]
 
@@ -51,14 +52,23 @@ def names_of(folder: Path) -> dict[str, set[str]]:
     return found
 
 
-def slow_lexical(folder: Path, query: str) -> dict[str, tuple[float, float]]:
-    """Every concept by the definition: cosine with the best name, and coverage by all that is written around it."""
+def slow_breadths(parents: dict[str, list[str]]) -> dict[str, float]:
+    """Breadths by the definition: who is reached by going up."""
+    above = {concept: {each for each in its if each in parents} for concept, its in parents.items()}
+    for _ in parents:
+        above = {concept: its.union(*(above[each] for each in its)) for concept, its in above.items()}
+    below = {concept: sum(concept in its for other, its in above.items() if other != concept) for concept in parents}
+    return {concept: math.log1p(count) / math.log1p(len(parents)) for concept, count in below.items()}
+
+
+def slow_lexical(folder: Path, query: str) -> dict[str, tuple[float, float, float]]:
+    """Every concept by the definition: cosine with the best name, coverage by what is written around it, breadth."""
     encoder, names = load_encoder(folder), names_of(folder)
     strings = {fold(name) for its in names.values() for name in its}
-    have = {string: grams(string, NAME_GRAMS) for string in strings}
+    have = {string: name_grams(string) for string in strings}
     known = set().union(*have.values())
     idf = {gram: math.log((len(strings) + 1) / (1 + sum(gram in its for its in have.values()))) + 1 for gram in known}
-    asked = grams(fold(query), NAME_GRAMS)
+    asked = name_grams(fold(query))
     highest = max(idf.values())
     whole = sum(idf.get(gram, highest) ** 2 for gram in asked)
 
@@ -66,21 +76,26 @@ def slow_lexical(folder: Path, query: str) -> dict[str, tuple[float, float]]:
         norm = math.sqrt(sum(idf[gram] ** 2 for gram in have[string]))
         return sum(idf[gram] ** 2 for gram in asked & have[string]) / (norm * math.sqrt(whole))
 
-    scores = {}
-    for row in encoder.table.iter_rows(named=True):
+    scores, table = {}, encoder.table
+    broad = slow_breadths(dict(zip(table["concept"].to_list(), table["parents"].to_list(), strict=True)))
+    for row in table.iter_rows(named=True):
         concept = row["concept"]
         around = set().union(*(have[fold(name)] for each in (concept, *row["parents"]) for name in names[each]))
-        around |= grams(fold(row["definition"] or ""), NAME_GRAMS)
+        around |= name_grams(fold(row["definition"] or ""))
         covered = sum(idf[gram] ** 2 for gram in asked & around & known) / whole
         best = max(cosine(fold(name)) for name in names[concept])
-        scores[concept] = (best, covered)
+        scores[concept] = (best, covered, broad[concept])
     return scores
+
+
+def slow_letters(best: float, covered: float, broad: float) -> float:
+    weighed = LETTERS.names * best + LETTERS.coverage * covered + LETTERS.breadth * broad
+    return weighed if best + covered > 0 else 0.0
 
 
 @pytest.mark.parametrize("query", ["fluid around lung", "left lung", "heart sac", "pneumonia of lobe", "rib"])
 def test_lexical_scores_are_those_of_the_definition(folder: Path, search: ConceptSearch, query: str) -> None:
-    expected = {concept: (1 - COVERAGE_SHARE) * best + COVERAGE_SHARE * covered
-                for concept, (best, covered) in slow_lexical(folder, query).items()}  # fmt: skip
+    expected = {concept: slow_letters(*parts) for concept, parts in slow_lexical(folder, query).items()}
     hits = search.search([query], 100, mode="lexical")[0]
     assert {hit.concept for hit in hits} == {concept for concept, score in expected.items() if score > 0}
     for hit in hits:
@@ -96,11 +111,11 @@ def test_hybrid_scores_mix_both_sides(folder: Path, search: ConceptSearch, query
     letters = slow_lexical(folder, query)
     assert len(hits) == len(letters)  # fewer concepts than each side proposes, so all of them
     for hit in hits:
-        best, covered = letters[hit.concept]
+        best, covered, broad = letters[hit.concept]
         assert hit.dense_score == pytest.approx(vectors[hit.concept], abs=1e-5)
-        assert hit.lexical_score == pytest.approx((1 - COVERAGE_SHARE) * best + COVERAGE_SHARE * covered, abs=1e-5)
-        mixed = FUSION.dense * hit.dense_score + FUSION.names * best + FUSION.coverage * covered
-        assert hit.score == pytest.approx(mixed, abs=1e-5)
+        assert hit.lexical_score == pytest.approx(slow_letters(best, covered, broad), abs=1e-5)
+        mixed = FUSION.names * best + FUSION.coverage * covered + FUSION.breadth * broad
+        assert hit.score == pytest.approx(FUSION.dense * hit.dense_score + mixed, abs=1e-5)
 
 
 def test_the_hybrid_mode_reads_a_typo_as_the_word_it_stands_for(search: ConceptSearch) -> None:
@@ -109,9 +124,42 @@ def test_the_hybrid_mode_reads_a_typo_as_the_word_it_stands_for(search: ConceptS
 
 
 def test_the_weights_sum_to_one() -> None:
-    assert FUSION.dense + FUSION.names + FUSION.coverage == pytest.approx(1)
-    one = np.ones(3, dtype=np.float32)
-    np.testing.assert_allclose(Fusion(0.5, 0.25, 0.25).mix(one, one, 0 * one), 0.75)
+    for weights in (FUSION, LETTERS):
+        assert sum(asdict(weights).values()) == pytest.approx(1)
+    assert LETTERS.dense == 0
+    one, half = np.ones(3, dtype=np.float32), np.full(3, 0.5, dtype=np.float32)
+    np.testing.assert_allclose(Fusion(0.5, 0.25, 0.2, 0.05).mix(one, one, half, 0 * one), 0.85)
+    np.testing.assert_allclose(Fusion(0, 0.5, 0.25, 0.25).letters(half, one, one), 0.75)
+
+
+CHAINS = st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdefz"), max_size=3), min_size=1)
+
+
+@given(CHAINS)
+def test_breadth_counts_what_lies_below_even_in_circles(parents: dict[str, list[str]]) -> None:
+    concepts = sorted(parents)
+    series = pl.Series([parents[concept] for concept in concepts], dtype=pl.List(pl.String))
+    expected = slow_breadths(parents)
+    np.testing.assert_allclose(breadths(series, concepts), [expected[each] for each in concepts], rtol=1e-6)
+
+
+def test_of_concepts_with_one_name_the_broader_comes_first(tmp_path: Path) -> None:
+    titles = ["tumor mass", "neoplasm", "skin neoplasm", "lung neoplasm"]
+    vectors = unit_rows(4, 8, 1)
+    folder = write_encoder(tmp_path / "e", vectors, titles=titles)
+    table = pl.read_parquet(folder / "concepts.parquet")
+    ids = table["concept"].to_list()
+    table = table.with_columns(parents=pl.Series([[], [], [ids[1]], [ids[1]]], dtype=pl.List(pl.String)))
+    table.write_parquet(folder / "concepts.parquet")
+    rows = [(concept, "Tumours", "TST", False, "en", False, None) for concept in ids[:2]]
+    pl.DataFrame(rows, schema=NAME_COLUMNS, orient="row").write_parquet(folder / "names.parquet")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["parts"] = {}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    build_index(folder)
+    first, second = open_search(folder).search(["tumor"], 2, mode="lexical")[0]
+    assert [first.concept, second.concept] == [ids[1], ids[0]]
+    assert first.score > second.score
 
 
 @pytest.mark.parametrize(
@@ -330,8 +378,8 @@ def test_queries_come_from_arguments_a_file_or_standard_input(folder: Path, tmp_
 def test_explain_shows_the_name_and_both_scores(folder: Path) -> None:
     shown = run(folder, "tension ptx", "wetlung", "-k", "1", "--explain")
     assert "by the name 'tension ptx', dense 0.9" in shown
-    assert ", lexical 1.000" in shown
-    assert "by the name 'tension ptx', lexical 1.000" in run(folder, "tension ptx", "--mode", "lexical", "--explain")
+    assert ", lexical 0.9" in shown
+    assert "by the name 'tension ptx', lexical 0.9" in run(folder, "tension ptx", "--mode", "lexical", "--explain")
 
 
 def test_filters_may_be_repeated(folder: Path) -> None:

@@ -60,6 +60,13 @@ def test_settings_reach_baselines_too() -> None:
     assert {variant.recipe.held_out.names for variant in variants} == {0.2}
 
 
+def test_a_budget_does_not_train_the_untrained() -> None:
+    settings = ["train.cpu_minutes=15", "train.steps=1000"]
+    variants = make_variants("default", settings, [], ["sapbert", "untrained"], shuffled=False)
+    budgets = {v.name: (v.recipe.train.steps, v.recipe.train.cpu_minutes) for v in variants}
+    assert budgets == {"default": (1000, 15.0), "sapbert": (1000, 15.0), "untrained": (0, 0.0)}
+
+
 def test_an_unknown_switch_is_refused() -> None:
     with pytest.raises(InputError, match="cannot switch off 'grpah'; did you mean 'graph'"):
         make_variants("fast", [], ["grpah"], [], shuffled=False)
