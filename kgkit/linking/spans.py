@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
+from kgkit.linking.abbreviations import find_abbreviations, write_out
 from kgkit.linking.context import Category, TextContext
 from kgkit.linking.linker import Linker
 from kgkit.linking.names import is_usable_name, looks_abbreviated, mention_kind
@@ -72,26 +73,29 @@ class SpanLinker:
             return report
         context, matches = self._linker.find(report.text)
         named = [match for match in matches if _is_plain(match, context)]
+        forms = find_abbreviations(report.text)
         mentions = tuple(
-            self._linked(mention, report, context, named) if is_open(mention) else mention
+            self._linked(mention, write_out(mention.text, forms), report, context, named)
+            if is_open(mention) else mention
             for mention in report.mentions
-        )
+        )  # fmt: skip
         return replace(report, mentions=mentions)
 
     def _linked(
-        self, mention: Mention, report: ReportMentions, context: TextContext, named: Sequence[PhraseMatch]
+        self, mention: Mention, words: str, report: ReportMentions, context: TextContext, named: Sequence[PhraseMatch]
     ) -> Mention:
-        own = tokenize(mention.text).words
+        """A mention with a concept for its words, in which abbreviations that the report defines are written out."""
+        own = tokenize(words).words
         if all(map(is_redacted, own)):
             return mention
-        queries = [*_located(mention, report), mention.text]
-        candidates = _headed(mention, own, context, named)
+        queries = [*_located(mention, report), words]
+        candidates = _headed(mention, tokenize(mention.text).words, context, named)
         for query in queries:
             candidates = candidates or self._named(query, mention.kind)
         if candidates:
             return _with(mention, candidates)
         queries = [query for query in queries if len(query) <= _MAX_QUERY_CHARACTERS]
-        if self._search is None or not queries or not _is_searchable(mention.text, own) or self._denies(mention.text):
+        if self._search is None or not queries or not _is_searchable(words, own) or self._denies(words):
             return mention
         answers = [self._hits(query, mention.kind) for query in queries]
         best = next((hits for hits in answers if hits and hits[0][1] >= self._min_score), None)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kgkit.errors import InputError
 
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 """Raised when an index of before cannot be read any more."""
 INDEX, MANIFEST = "index", "manifest.json"
 FAISS, ARRAYS, CATALOGUE = "vectors.faiss", "arrays.safetensors", "catalogue.sqlite"

@@ -361,3 +361,12 @@ def test_the_command_links_what_others_found(encoder: Path, tmp_path: Path, comm
     code, out, _ = command("kgkit", "link", encoder, tmp_path / "r.txt", "--out", tmp_path / "m.jsonl", "--encoding",
                            "cp1252")  # fmt: skip
     assert (code, out.splitlines()[0]) == (0, "1 reports, 1 mentions (1 present, 0 uncertain, 0 absent)")
+
+
+def test_an_abbreviation_is_linked_by_what_the_report_says_it_stands_for() -> None:
+    text = "Displaced major fissure (DMF) is seen. DMF is worse."
+    spans = SpanLinker(linker(), WordsInCommon(), min_score=0.9)
+    defined = ReportMentions("r", text, (Mention("DMF", 39, 42, OBSERVATION, Certainty.PRESENT),))
+    assert concepts(spans.link(defined)) == ["HP:0000002"]
+    undefined = ReportMentions("r", "DMF is worse.", (Mention("DMF", 0, 3, OBSERVATION, Certainty.PRESENT),))
+    assert concepts(spans.link(undefined)) == [None]
