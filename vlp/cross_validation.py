@@ -144,13 +144,22 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     folds = deal_patients(data, films["study_id"].unique().to_list(), config.folds)
     if len(set(folds.values())) < config.folds:
         raise InputError(f"too few patients for {config.folds} folds", config.data_dir)
+    knowledge = Knowledge(encoder, load_findings(), config.recipe.targets.vectors)
+    asked = _asked(data, knowledge)
+    _check_left_out(config, asked)
     partial = partial_folder(config.out_dir, keep=config.resume)
     _check_run(config, data, encoder.digest, partial)
     device = make_accelerator(config.recipe).device
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(device)
     cache = cache_films(tower, data, films, config.recipe.tower, device)
-    knowledge = Knowledge(encoder, load_findings(), config.recipe.targets.vectors)
-    return _Task(config, data, films, cache, folds, knowledge, _asked(data, knowledge), partial)
+    return _Task(config, data, films, cache, folds, knowledge, asked, partial)
+
+
+def _check_left_out(config: CrossValidateConfig, asked: Sequence[Asked]) -> None:
+    known = [column.name for column in asked]
+    for label in config.left_out:
+        if label not in known and config.left_out != (EVERY_FINDING,):
+            raise InputError(f"no label {label!r}; {choices(label, known)}")
 
 
 def _check_run(config: CrossValidateConfig, data: PreparedData, encoder_digest: str, partial: Path) -> None:
@@ -188,9 +197,6 @@ def _left_out(task: _Task) -> tuple[str, ...]:
         counts = dict(zip(known, np.nansum(labels, axis=0), strict=True))
         normal = {column.name for column in task.asked if column.finding and column.finding.key == NORMAL}
         return tuple(name for name in known if counts[name] >= task.config.min_positives and name not in normal)
-    for label in wanted:
-        if label not in known:
-            raise InputError(f"no label {label!r}; {choices(label, known)}")
     return wanted
 
 

@@ -97,6 +97,7 @@ def test_a_finding_left_out_is_asked_of_models_that_never_heard_of_it(
     assert summary["seeds"]["0"]["findings"] == ["Effusion"]
     with pytest.raises(InputError, match="no label 'Efusion'; did you mean 'Effusion'"):
         cross_validate(replace(config, out_dir=tmp_path / "X", left_out=("Efusion",)))
+    assert not (tmp_path / "X.partial").exists()
 
 
 def test_a_stopped_run_goes_on_with_the_folds_it_had(
