@@ -80,7 +80,7 @@ def test_small_encoders_get_an_exact_index(named_encoder: ConceptEncoder, named:
     about = json.loads((named.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
     flat = {"kind": "flat", "num_vectors": 800, "recall_at_10": 1.0, "effort": 0}
     entries = 300 + len(named_encoder.names)
-    assert about == {"format_version": 2, "encoder_digest": named_encoder.digest, "dim": 24, "num_concepts": 300,
+    assert about == {"format_version": 3, "encoder_digest": named_encoder.digest, "dim": 24, "num_concepts": 300,
                      "num_names": entries, "reads_text": False, "dense": flat}  # fmt: skip
 
 
