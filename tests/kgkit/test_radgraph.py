@@ -386,7 +386,7 @@ def test_a_damaged_report_is_counted_and_a_file_of_none_is_refused(tmp_path: Pat
         ("a.jsonl", "9" * 5000, "line 1: not readable as JSON (Exceeds the limit (4300 digits)"),
         ("a.jsonl", '{"r": {"text": "\\ud800", "entities": {}}}', "no report can be read; report 'r' holds half a"),
         ("a.jsonl", '{"sentences": ["ab"], "ner": []}', "no report can be read; report '1' is no DyGIE++ document of"),
-        ("a.json.gz", gzip.compress(b'{"r": {"text": "a", "entities": {}}}')[:-9], "damaged gzip stream ("),
+        ("a.json.gz", gzip.compress(b'{"r": {"text": "a", "entities": {}}}', mtime=0)[:-9], "damaged gzip stream ("),
         ("a.zip", "no zip", "not readable as a zip file (File is not a zip file)"),
     ],
 )  # fmt: skip
