@@ -37,16 +37,16 @@ from vlp.data.dataset import Questions, choose_questions, film_set
 from vlp.data.film_cache import FilmCache, cache_films
 from vlp.data.prepared import PreparedData, load_data
 from vlp.data.report_text import leave_out
-from vlp.evaluation.asked import Asked, AskedQueries, labelled_findings
-from vlp.evaluation.evaluate import Evaluated, write_predictions
+from vlp.evaluation.asked import Asked, labelled_findings
 from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure
-from vlp.evaluation.scoring import StudyScores, label_matrix
+from vlp.evaluation.scoring import StudyScores, label_matrix, write_scores
 from vlp.finetuning.probe import probe_scores
 from vlp.knowledge import NORMAL, Knowledge
 from vlp.loop import fit, make_accelerator
 from vlp.metrics import FloatArray
 from vlp.model import film_logits
-from vlp.towers import load_tower
+from vlp.run_folder import RUN_FILE, refuse_another_run
+from vlp.towers import ImageTower, load_tower
 from vlp.types import Query
 
 _POOL = ("train", "val")
@@ -91,6 +91,7 @@ class _Task:
     config: CrossValidateConfig
     data: PreparedData
     films: pl.DataFrame
+    tower: ImageTower
     cache: FilmCache
     folds: dict[str, int]
     knowledge: Knowledge
@@ -152,7 +153,7 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     device = make_accelerator(config.recipe).device
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(device)
     cache = cache_films(tower, data, films, config.recipe.tower, device)
-    return _Task(config, data, films, cache, folds, knowledge, asked, partial)
+    return _Task(config, data, films, tower, cache, folds, knowledge, asked, partial)
 
 
 def _check_left_out(config: CrossValidateConfig, asked: Sequence[Asked]) -> None:
@@ -170,13 +171,8 @@ def _check_run(config: CrossValidateConfig, data: PreparedData, encoder_digest: 
         "folds": config.folds,
         "probe": config.probe,
     }
-    path = partial / "run.json"
-    if path.is_file():
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key, value in run.items() if begun.get(key) != json.loads(json.dumps(value))]
-        if changed:
-            raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", partial)
-    write_json_atomically(path, run)
+    refuse_another_run(partial, run)
+    write_json_atomically(partial / RUN_FILE, run)
 
 
 def _asked(data: PreparedData, knowledge: Knowledge) -> tuple[Asked, ...]:
@@ -265,8 +261,7 @@ def _train_and_ask(
         sets.append(film_set(questions, split, task.cache, films))
     accelerator = make_accelerator(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    tower = load_tower(recipe.tower.name, recipe.tower.stride).to(accelerator.device)
-    model, _ = fit((sets[0], sets[1]), questions, tower, recipe, accelerator, folder)
+    model, _ = fit((sets[0], sets[1]), questions, task.tower, recipe, accelerator, folder)
     looks = task.cache.look(torch.zeros(len(test), dtype=torch.int64), task.cache.rows_of(test))
     logits = film_logits(model, looks, _vectors(task.asked, questions, knowledge))
     found: FloatArray = logits.double().sigmoid().numpy()
@@ -322,8 +317,7 @@ def _write_seed(task: _Task, scores: dict[str, FloatArray], left_out: tuple[str,
     if metrics["normal"] is not None:
         metrics["normal"]["label"] = normal
     metrics |= {"films_digest": predicted.films_digest, "studies": len(study_ids), "left_out": list(left_out)}
-    evaluated = Evaluated(AskedQueries(asked, torch.empty(len(asked), 0)), labels, predicted, None)
-    write_predictions(folder / "predictions.csv", evaluated)
+    write_scores(folder / "predictions.csv", names, labels, predicted)
     write_json_atomically(folder / "metrics.json", metrics)
     return metrics
 

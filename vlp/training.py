@@ -7,7 +7,6 @@ which), by the loop in vlp/loop.py.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,8 @@ from vlp.loop import CHECKPOINT, FilmModel, fit, make_accelerator, mention_auroc
 from vlp.losses import query_loss, target_weights
 from vlp.model import film_logits
 from vlp.model_card import model_card
+from vlp.run_folder import RUN_FILE, refuse_another_run
 from vlp.towers import ImageTower, load_tower, weights_digest
-
-_RUN = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +125,10 @@ def _open_partial(
     if config.resume:
         if not partial.exists():
             raise InputError("nothing to resume: there is no stopped run here", partial)
-        if (partial / _RUN).is_file():
-            begun = json.loads((partial / _RUN).read_text(encoding="utf-8"))
-            changed = [key for key, value in run.items() if begun.get(key) != json.loads(json.dumps(value))]
-            if changed:
-                raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", partial)
+        refuse_another_run(partial, run)
     if accelerator.is_main_process:
         partial = partial_folder(config.out_dir, keep=config.resume)
-        write_json_atomically(partial / _RUN, run)
+        write_json_atomically(partial / RUN_FILE, run)
     accelerator.wait_for_everyone()
     return partial
 
@@ -188,7 +182,7 @@ def _write_model(
         "mentions_unused": questions.unused,
     }
     write_text_atomically(partial / "README.md", model_card(manifest, summary.metrics))
-    for name in (CHECKPOINT, _RUN):
+    for name in (CHECKPOINT, RUN_FILE):
         (partial / name).unlink(missing_ok=True)
     write_manifest(partial, "model", manifest)
     publish_folder(partial, config.out_dir)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -42,10 +41,10 @@ from vlp.data.prepared import (
 from vlp.data.readers import READERS
 from vlp.data.source import ReadOptions, Skipped, SourceData, skip_counts
 from vlp.data.splits import SplitOptions, split_patients
+from vlp.run_folder import RUN_FILE, refuse_another_run
 from vlp.types import ImageRef, Study
 
 NO_REPORT = "missing report: the study is kept, without mentions"
-_RUN = "run.json"
 _LINKED_LANGUAGE = "en"
 
 
@@ -144,7 +143,7 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
         columns.write_parquet(partial / f"{name}.parquet")
     write_text_atomically(partial / "splits.csv", splits.write_csv())
     end_reading(partial, config.decode)
-    (partial / _RUN).unlink()
+    (partial / RUN_FILE).unlink()
     write_manifest(partial, "data", content)
     publish_folder(partial, config.out_dir)
     return _summary(config.out_dir, content)
@@ -175,15 +174,12 @@ def _open_partial(config: PrepareConfig, source: SourceData, studies: Sequence[S
     }
     partial = config.out_dir.with_name(config.out_dir.name + ".partial")
     if config.decode.resume:
-        if not (partial / _RUN).is_file():
+        if not (partial / RUN_FILE).is_file():
             raise InputError("nothing to resume: there is no stopped run here", partial)
-        begun = json.loads((partial / _RUN).read_text(encoding="utf-8"))
-        changed = [key for key, value in run.items() if begun.get(key) != value]
-        if changed:
-            raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", partial)
+        refuse_another_run(partial, run)
         return partial_folder(config.out_dir, keep=True)
     partial = partial_folder(config.out_dir)
-    write_json_atomically(partial / _RUN, run)
+    write_json_atomically(partial / RUN_FILE, run)
     return partial
 
 

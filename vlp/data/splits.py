@@ -78,6 +78,11 @@ def split_patients(studies: Iterable[Study], options: SplitOptions, source: Path
     return pl.DataFrame(rows, schema=SPLIT_COLUMNS, orient="row"), skipped
 
 
+def position_of(words: str) -> float:
+    """A place in 0..1 that depends on some words alone: what is drawn by it stays drawn, whatever stands beside it."""
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
+
+
 def _held_out(options: SplitOptions) -> float:
     return options.val_fraction + options.test_fraction
 
@@ -85,8 +90,7 @@ def _held_out(options: SplitOptions) -> float:
 def _part(patient_id: str, fixed: str | None, options: SplitOptions) -> str:
     if fixed is not None and fixed != DEVELOPMENT:
         return fixed
-    digest = hashlib.sha256(f"{options.seed}:{patient_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = position_of(f"{options.seed}:{patient_id}")
     if fixed == DEVELOPMENT:
         return "val" if position < options.val_fraction else "train"
     if position < options.test_fraction:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from kgkit.interface import (
     InputError,
     partial_folder,
@@ -19,7 +17,7 @@ from kgkit.interface import (
 )
 from vlp.artifact import VlpModel, load_model
 from vlp.data.film_reader import FilmReader
-from vlp.data.prepared import LABEL_PREFIX, PreparedData, load_data
+from vlp.data.prepared import PreparedData, load_data
 from vlp.evaluation.asked import AskedQueries, ask
 from vlp.evaluation.calibration import (
     CALIBRATION_FILE,
@@ -32,7 +30,7 @@ from vlp.evaluation.calibration import (
 from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure
 from vlp.evaluation.readers import read_readers
 from vlp.evaluation.retrieval import measure_retrieval
-from vlp.evaluation.scoring import ALL_SPLITS, StudyScores, label_matrix, score_studies
+from vlp.evaluation.scoring import ALL_SPLITS, StudyScores, label_matrix, score_studies, write_scores
 from vlp.evaluation.subgroups import MIN_GROUP_POSITIVES, measure_subgroups, study_groups
 from vlp.evaluation.tables import published_tables
 from vlp.evaluation.training_mentions import seen_flags, trained_counts, training_mentions
@@ -121,7 +119,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     evaluated = answer_split(model, data, config)
     metrics = _all_metrics(model, data, evaluated, config)
     partial = partial_folder(config.out_dir)
-    write_predictions(partial / "predictions.csv", evaluated)
+    write_scores(
+        partial / "predictions.csv", evaluated.asked.names, evaluated.labels, evaluated.predicted, evaluated.read_by
+    )
     if evaluated.calibration is not None:
         save_calibration(evaluated.calibration, partial / CALIBRATION_FILE)
     text_of = dict(data.studies.select("study_id", "text").iter_rows())
@@ -269,18 +269,6 @@ def _retrieval(model: VlpModel, data: PreparedData, predicted: StudyScores, conf
     except InputError as error:
         return {"skipped": f"no encoder to read the mentions with ({error})"}
     return measure_retrieval(model, data, predicted, knowledge, (config.resamples, config.seed))
-
-
-def write_predictions(path: Path, evaluated: Evaluated) -> None:
-    """`predictions.csv`: per study its probabilities, calibrated ones where there are, and labels."""
-    predicted, read_by = evaluated.predicted, evaluated.read_by
-    table: dict[str, Any] = {"study_id": predicted.study_ids, "patient_id": predicted.patient_ids}
-    for column, name in enumerate(evaluated.asked.names):
-        table[f"probability:{name}"] = predicted.scores[:, column]
-        if name in read_by:
-            table[f"calibrated:{name}"] = read_by[name].apply(predicted.scores[:, column])
-        table[LABEL_PREFIX + name] = pl.Series(evaluated.labels[:, column]).fill_nan(None).cast(pl.Int8)
-    write_text_atomically(path, pl.DataFrame(table).write_csv())
 
 
 def read_metrics(out_dir: Path) -> dict[str, Any]:

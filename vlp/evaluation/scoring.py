@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from kgkit.interface import InputError, progress
+from kgkit.interface import InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import LABEL_PREFIX, PreparedData
+from vlp.evaluation.calibration import FindingCalibration
 from vlp.metrics import FloatArray
 from vlp.predict import FilmAnswer, answers
 from vlp.queries import ResolvedQueries
@@ -117,3 +120,28 @@ def label_matrix(data: PreparedData, study_ids: Sequence[str], labels: Sequence[
         values = table[LABEL_PREFIX + label].cast(pl.Float64)
         matrix[:, column] = values.set(~values.is_in([0.0, 1.0]).fill_null(False), None).fill_null(np.nan).to_numpy()
     return matrix
+
+
+def write_scores(
+    path: Path,
+    names: Sequence[str],
+    labels: FloatArray,
+    predicted: StudyScores,
+    read_by: Mapping[str, FindingCalibration] = MappingProxyType({}),
+) -> None:
+    """Write `predictions.csv`: per study its probabilities, calibrated ones where there are, and labels.
+
+    Args:
+        path: The file.
+        names: Of the columns, [F].
+        labels: float64 [n, F], 1, 0 or NaN.
+        predicted: Scores of the same studies and columns.
+        read_by: Name -> calibration.
+    """
+    table: dict[str, Any] = {"study_id": predicted.study_ids, "patient_id": predicted.patient_ids}
+    for column, name in enumerate(names):
+        table[f"probability:{name}"] = predicted.scores[:, column]
+        if name in read_by:
+            table[f"calibrated:{name}"] = read_by[name].apply(predicted.scores[:, column])
+        table[LABEL_PREFIX + name] = pl.Series(labels[:, column]).fill_nan(None).cast(pl.Int8)
+    write_text_atomically(path, pl.DataFrame(table).write_csv())

@@ -20,6 +20,7 @@ from kgkit.interface import InputError, choices, progress
 from vlp.artifact import VlpModel
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import SPLIT_COLUMNS, PreparedData
+from vlp.data.splits import position_of
 from vlp.evaluation.calibration import logit
 from vlp.evaluation.scoring import StudyScores, label_matrix
 from vlp.metrics import FloatArray
@@ -91,7 +92,7 @@ def draw_patients(patients: Iterable[str], fraction: float, seed: int) -> set[st
         fraction: Above 0, at most 1.
         seed: Of the order in which they are drawn.
     """
-    ordered = sorted(set(patients), key=lambda patient: (_position(f"finetune:{seed}:{patient}"), patient))
+    ordered = sorted(set(patients), key=lambda patient: (position_of(f"finetune:{seed}:{patient}"), patient))
     return set(ordered[: max(1, round(fraction * len(ordered)))])
 
 
@@ -199,10 +200,6 @@ def _films(
     return Films(rows, features, labels, tuple(patient_of[study] for study in studies), failed)
 
 
-def _position(words: str) -> float:
-    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") / 2**64
-
-
 def _parts_of_lists(data: PreparedData, lists: tuple[Path | None, Path | None], test_split: str) -> pl.DataFrame:
     """SPLIT_COLUMNS of the studies whose films the lists name; others are left out."""
     train_list, test_list = lists
@@ -229,7 +226,7 @@ def _parts_of_lists(data: PreparedData, lists: tuple[Path | None, Path | None], 
             raise InputError(f"names no film of {data.folder}, whose films are called like {example!r}", path_of_list)
     # as `vlp prepare nih` draws them
     split = {
-        study: VAL if part == TRAIN and _position(f"0:{patient_of[study]}") < _VAL_FRACTION else part
+        study: VAL if part == TRAIN and position_of(f"0:{patient_of[study]}") < _VAL_FRACTION else part
         for study, part in sorted(rows.items())
     }
     table = [(study, patient_of[study], part) for study, part in split.items()]

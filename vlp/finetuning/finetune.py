@@ -12,7 +12,6 @@ fraction-<f>/seed-<s>/metrics.json      one fit, likewise: `vlp compare` takes a
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,25 +26,25 @@ from kgkit.interface import (
     publish_folder,
     sha256_file,
     write_json_atomically,
-    write_text_atomically,
 )
 from vlp.artifact import VlpModel, load_model
 from vlp.data.film_reader import FilmReader
 from vlp.data.labels import findings_of_labels
-from vlp.data.prepared import LABEL_PREFIX, PreparedData, load_data
+from vlp.data.prepared import PreparedData, load_data
 from vlp.evaluation.asked import ask
 from vlp.evaluation.evaluate import read_metrics
 from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure, or_none
-from vlp.evaluation.scoring import StudyScores, label_matrix, score_studies
+from vlp.evaluation.scoring import StudyScores, label_matrix, score_studies, write_scores
 from vlp.finetuning.films import FEATURES, TRAIN, VAL, Films, choose_parts, draw_patients, look
 from vlp.finetuning.probe import Probe, fit_probe
 from vlp.finetuning.summary import summarise
 from vlp.finetuning.tower import Finetuner, FullConfig
 from vlp.knowledge import NORMAL
 from vlp.metrics import FloatArray
+from vlp.run_folder import RUN_FILE, refuse_another_run
 
 MODES = ("probe", "full")
-_RUN, _CHECKPOINT, _KEPT = "run.json", "checkpoint.safetensors", "features"
+_CHECKPOINT, _KEPT = "checkpoint.safetensors", "features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         for seed in range(config.seeds):
             fits.setdefault(fraction, []).append(_fit(run, finetuner, fraction, seed))
     metrics = summarise(zero_shot, fits, config.min_positives) | _provenance(run)
-    for leftover in (_RUN, *(f"{_KEPT}-{part}.safetensors" for part in (TRAIN, VAL, "test"))):
+    for leftover in (RUN_FILE, *(f"{_KEPT}-{part}.safetensors" for part in (TRAIN, VAL, "test"))):
         (folder / leftover).unlink(missing_ok=True)
     write_json_atomically(folder / "metrics.json", metrics)
     publish_folder(folder, config.out_dir)
@@ -167,17 +166,13 @@ def _open_folder(config: FinetuneConfig, data: PreparedData) -> Path:
         "fractions": sorted(set(config.fractions)),
         "seeds": config.seeds,
     }
-    run = json.loads(json.dumps(run))
     folder = config.out_dir.with_name(config.out_dir.name + ".partial")
     if config.resume:
         if not folder.exists():
             raise InputError("nothing to resume: there is no stopped run here", folder)
-        begun = json.loads((folder / _RUN).read_text(encoding="utf-8")) if (folder / _RUN).is_file() else run
-        changed = [key for key, value in run.items() if begun.get(key) != value]
-        if changed:
-            raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", folder)
+        refuse_another_run(folder, run)
     folder = partial_folder(config.out_dir, keep=config.resume)
-    write_json_atomically(folder / _RUN, run)
+    write_json_atomically(folder / RUN_FILE, run)
     return folder
 
 
@@ -288,12 +283,8 @@ def _write_evaluation(
         "undefined": sorted(name for name, row in metrics["per_finding"].items() if row["auroc"] is None),
     }
     metrics |= about
-    table: dict[str, Any] = {"study_id": predicted.study_ids, "patient_id": predicted.patient_ids}
-    for column in answered:
-        table[f"probability:{names[column]}"] = predicted.scores[:, column]
-        table[LABEL_PREFIX + names[column]] = pl.Series(labels[:, column]).fill_nan(None).cast(pl.Int8)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "predictions.csv", pl.DataFrame(table).write_csv())
+    write_scores(folder / "predictions.csv", known, labels[:, answered], kept)
     write_json_atomically(folder / "metrics.json", metrics)
     return metrics
 
