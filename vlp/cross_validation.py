@@ -35,8 +35,8 @@ from kgkit.interface import (
 from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import Questions, choose_questions, film_set
 from vlp.data.film_cache import FilmCache, cache_films
+from vlp.data.left_out import leave_out, mask_what_changed
 from vlp.data.prepared import PreparedData, load_data
-from vlp.data.report_text import leave_out
 from vlp.evaluation.asked import Asked, labelled_findings
 from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure
 from vlp.evaluation.scoring import StudyScores, label_matrix, write_scores
@@ -250,11 +250,13 @@ def _train_and_ask(
     splits = pl.DataFrame(rows, schema=["study_id", "split"], orient="row")
     patients = task.data.splits.select("study_id", "patient_id")
     data = replace(task.data, splits=splits.join(patients, on="study_id", maintain_order="left"))
+    run = TrainConfig(config.data_dir, config.encoder_dir, config.out_dir, recipe)
     if label:
         concept = next(column.query.concept for column in task.asked if column.name == label)
-        data = leave_out(data, concept or "", knowledge)
-    run = TrainConfig(config.data_dir, config.encoder_dir, config.out_dir, recipe)
-    questions = choose_questions(data, run, knowledge)
+        questions = choose_questions(leave_out(data, concept or "", knowledge), run, knowledge)
+        questions = mask_what_changed(questions, data, knowledge, closure=recipe.targets.closure)
+    else:
+        questions = choose_questions(data, run, knowledge)
     sets = []
     for split in ("train", "val"):
         films = task.films.filter(pl.col("study_id").is_in(list(questions.targets[split])))

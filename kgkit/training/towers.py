@@ -101,6 +101,8 @@ class TowersMethod:
         self._relation_loss = RelationLoss(recipe.relation.loss)
         weights = recipe.objectives
         self._draws_graph = bool((weights.relation or weights.alignment) and len(train))
+        has_synonyms = bool(len(self._several) and (weights.synonym or weights.alignment))
+        self._has_texts = has_synonyms or bool(len(corpus.definitions) and weights.definition)
         self._bank, self._is_final = torch.empty(0, model.dim), False
         self._nearest: IntArray | None = None
         self._mined_at = 0
@@ -188,8 +190,8 @@ class TowersMethod:
 
     @property
     def takes_turns(self) -> bool:
-        """See `Method`."""
-        return self._draws_graph and self._recipe.takes_turns
+        """See `Method`. Where no concept has a second name or a definition, facts are all there is from the start."""
+        return self._draws_graph and self._has_texts and self._recipe.takes_turns
 
     def end_texts(self) -> None:
         """See `Method`."""

@@ -7,14 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tiny_vlp import CARDIOMEGALY, DISEASE, EFFUSION, MASS
+from tiny_vlp import EFFUSION
 
 from kgkit.interface import load_encoder, load_findings
 from vlp.config import TowerConfig, TrainConfig, VlpRecipe
 from vlp.data.dataset import choose_questions
 from vlp.data.film_cache import cache_films
 from vlp.data.prepared import PreparedData, load_data
-from vlp.data.report_text import Sentence, entity_text, leave_out, report_sentences
+from vlp.data.report_text import Sentence, entity_text, report_sentences
 from vlp.features import cache_features
 from vlp.knowledge import Knowledge
 from vlp.towers import load_tower
@@ -55,32 +55,6 @@ def test_entity_text_is_what_kad_reads() -> None:
         "[ENT] pleural effusion Observation Definitely Absent [ENT] left lung Anatomy Definitely Present [SEP]  [SEP]"
     )
     assert entity_text([Sentence("Clear.", ()), Sentence("Fine.", ())]) == "Clear. [SEP] Fine."
-
-
-@pytest.mark.parametrize("concept", [EFFUSION, DISEASE])
-def test_a_finding_left_out_is_gone_with_all_that_is_narrower(
-    data: PreparedData, knowledge: Knowledge, concept: str
-) -> None:
-    left = leave_out(data, concept, knowledge)
-    assert set(left.mentions["concept"].drop_nulls()) & {EFFUSION} == set()
-    assert (CARDIOMEGALY in set(left.mentions["concept"])) == (concept == EFFUSION)
-    texts = dict(left.studies.select("study_id", "text").iter_rows())
-    assert not any("effusion" in text for text in texts.values())
-    assert any("heart" in text or "cardiomegaly" in text for text in texts.values()) == (concept == EFFUSION)
-    for study_id, start, end, text in left.mentions.select("study_id", "start", "end", "text").iter_rows():
-        assert texts[study_id][start:end] == text
-    assert leave_out(data, MASS, knowledge).mentions.equals(data.mentions)
-
-
-def test_after_leaving_out_nothing_is_learnt_of_it(
-    data: PreparedData, knowledge: Knowledge, tiny_encoder_dir: Path, tiny_recipe: VlpRecipe
-) -> None:
-    recipe = replace(tiny_recipe, loss=replace(tiny_recipe.loss, sentence_weight=1.0))
-    config = TrainConfig(data.folder, tiny_encoder_dir, Path("OUT"), recipe)
-    before, after = (choose_questions(own, config) for own in (data, leave_out(data, EFFUSION, knowledge)))
-    assert EFFUSION in [query.concept for query in before.queries]
-    assert EFFUSION not in [query.concept for query in after.queries]
-    assert len(after.texts["train"].sentences) < len(before.texts["train"].sentences)
 
 
 def test_one_sentence_is_drawn_of_each_study_and_owned_by_all_that_hold_it(

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_vlp import CARDIOMEGALY, DISEASE, EFFUSION, MASS
+
+from kgkit.interface import load_encoder, load_findings
+from vlp.config import TrainConfig, VlpRecipe
+from vlp.data.dataset import choose_questions
+from vlp.data.left_out import leave_out, mask_what_changed
+from vlp.data.prepared import PreparedData, load_data
+from vlp.knowledge import NORMAL, Knowledge
+from vlp.types import TargetValue
+
+
+@pytest.fixture(scope="module")
+def knowledge(tiny_encoder_dir: Path) -> Knowledge:
+    return Knowledge(load_encoder(tiny_encoder_dir), load_findings())
+
+
+@pytest.fixture
+def data(tiny_data_dir: Path) -> PreparedData:
+    return load_data(tiny_data_dir)
+
+
+@pytest.mark.parametrize("concept", [EFFUSION, DISEASE])
+def test_a_finding_left_out_is_gone_with_all_that_is_narrower(
+    data: PreparedData, knowledge: Knowledge, concept: str
+) -> None:
+    left = leave_out(data, concept, knowledge)
+    assert set(left.mentions["concept"].drop_nulls()) & {EFFUSION} == set()
+    assert (CARDIOMEGALY in set(left.mentions["concept"])) == (concept == EFFUSION)
+    texts = dict(left.studies.select("study_id", "text").iter_rows())
+    assert not any("effusion" in text for text in texts.values())
+    assert any("heart" in text or "cardiomegaly" in text for text in texts.values()) == (concept == EFFUSION)
+    for study_id, start, end, text in left.mentions.select("study_id", "start", "end", "text").iter_rows():
+        assert texts[study_id][start:end] == text
+    assert leave_out(data, MASS, knowledge).mentions.equals(data.mentions)
+
+
+def test_after_leaving_out_nothing_is_learnt_of_it(
+    data: PreparedData, knowledge: Knowledge, tiny_encoder_dir: Path, tiny_recipe: VlpRecipe
+) -> None:
+    recipe = replace(tiny_recipe, loss=replace(tiny_recipe.loss, sentence_weight=1.0))
+    config = TrainConfig(data.folder, tiny_encoder_dir, Path("OUT"), recipe)
+    before, after = (choose_questions(own, config) for own in (data, leave_out(data, EFFUSION, knowledge)))
+    assert EFFUSION in [query.concept for query in before.queries]
+    assert EFFUSION not in [query.concept for query in after.queries]
+    assert len(after.texts["train"].sentences) < len(before.texts["train"].sentences)
+
+
+def test_what_the_finding_had_implied_is_unknown_and_nothing_else_changes(
+    data: PreparedData, knowledge: Knowledge, tiny_encoder_dir: Path, tiny_recipe: VlpRecipe
+) -> None:
+    recipe = replace(tiny_recipe, targets=replace(tiny_recipe.targets, max_fraction=1.0, max_overlap=1.0))
+    config = TrainConfig(data.folder, tiny_encoder_dir, Path("OUT"), recipe)
+    whole = choose_questions(data, config)
+    left = choose_questions(leave_out(data, EFFUSION, knowledge), config)
+    masked = mask_what_changed(left, data, knowledge, closure=True)
+    column_of = {query.concept: column for column, query in enumerate(whole.queries)}
+    columns = [column_of[query.concept] for query in left.queries]
+    implied = {query.concept: 0 for query in left.queries}
+    for study_id, row in masked.targets["train"].items():
+        before, after = whole.targets["train"][study_id][columns], left.targets["train"][study_id]
+        for query, truth, learnt, value in zip(left.queries, before, after, row, strict=True):
+            assert value == (learnt if truth == learnt else TargetValue.UNCERTAIN)
+            implied[query.concept] += int(truth != learnt)
+            assert not (truth == TargetValue.PRESENT and value in (TargetValue.ABSENT, TargetValue.UNMENTIONED))
+    assert implied[DISEASE] > 0
+    assert implied[CARDIOMEGALY] == 0
+    normal = knowledge.concept_of_finding(knowledge.findings[NORMAL])
+    assert {concept for concept, count in implied.items() if count} <= {DISEASE, normal}
+    assert torch.equal(masked.vectors, left.vectors)
