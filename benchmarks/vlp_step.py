@@ -35,10 +35,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 
+from vlp.checkpoint import average_weights, copy_weights
 from vlp.config import TowerConfig, VlpRecipe, load_vlp_recipe
 from vlp.features import tower_arithmetic
-from vlp.loop import FilmModel
-from vlp.methods import Batch, TrainingStep, build_network
+from vlp.methods import Batch, FilmModel, TrainingStep, build_network
 from vlp.towers import ImageTower, TowerSpec, load_tower
 
 KAD_QUERIES, KAD_TOKENS, KAD_WIDTH, KAD_SCALE = 41, 256, 768, 2.66
@@ -130,7 +130,7 @@ def our_step(tower: ImageTower, dim: int, recipe: VlpRecipe, queries: int) -> Ca
     module = TrainingStep(model, network, recipe.loss, torch.ones(queries))
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.optimizer.learning_rate)
-    average = model.weights()
+    average = copy_weights(model.changing())
 
     def step(films: Step) -> float:
         module.train()
@@ -146,7 +146,7 @@ def our_step(tower: ImageTower, dim: int, recipe: VlpRecipe, queries: int) -> Ca
         nn.utils.clip_grad_norm_(parameters, recipe.optimizer.gradient_clip)
         optimiser.step()
         optimiser.zero_grad()
-        model.average_into(average, recipe.optimizer.ema_decay)
+        average_weights(average, model.changing(), recipe.optimizer.ema_decay)
         return float(loss.detach())
 
     return step

@@ -22,6 +22,7 @@ from vlp.model import film_logits
 from vlp.queries import open_knowledge
 from vlp.towers import ImageTower
 from vlp.types import TargetValue
+from vlp.views import fixed_views
 
 
 def write_for_use(
@@ -97,5 +98,7 @@ def _look(model: VlpModel, data: PreparedData, split: str) -> tuple[Tensor, list
     """Patch features of the films of a split, and the study of each."""
     there = split in set(data.splits["split"].to_list())
     films = data.films(data.study_ids(split) if there else [], frontal_only=model.recipe.frontal_only)
-    features = cache_features(model.tower, data, films, model.recipe.tower, views=1, device=torch.device("cpu"))
+    features = cache_features(
+        model.tower, data, films, model.recipe.tower, views=fixed_views(1), device=torch.device("cpu")
+    )
     return features[0], films["study_id"].to_list()

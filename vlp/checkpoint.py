@@ -44,6 +44,24 @@ class TrainingState:
     cpu_seconds: float = 0.0
 
 
+def copy_weights(weights: State) -> State:
+    """Copies in main memory."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def put_weights(into: State, weights: State) -> None:
+    """Overwrite tensors in place by those of the same name."""
+    with torch.no_grad():
+        for name, tensor in into.items():
+            tensor.copy_(weights[name])
+
+
+def average_weights(average: State, weights: State, decay: float) -> None:
+    """Move an average in main memory towards some weights; with a decay of 0 it is them."""
+    for name, tensor in weights.items():
+        average[name].lerp_(tensor.detach().cpu(), 1 - decay)
+
+
 _GROUPS = ("network", "average", "best", "optimizer")
 _NUMBERS = {"epoch": int, "best_epoch": int, "best_loss": float, "log_bytes": int, "cpu_seconds": float}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlp.config import ModelConfig
-from vlp.model import QueryOutput
+from vlp.model import QueryOutput, channel_moments
 
 _FIRST_SCALE, _MAX_SCALE = 1 / 0.07, 100.0
 
@@ -65,9 +65,9 @@ class ContrastNetwork(nn.Module):
 
     def fit_standardisation(self, patch_features: Tensor, query_vectors: Tensor) -> None:
         """Set the mean and deviation of each channel of patch features [N, Hp, Wp, D]."""
-        flat = patch_features.float().flatten(0, 2)
-        self.feature_mean.copy_(flat.mean(0))
-        self.feature_std.copy_(flat.std(0, correction=0).clamp_min(1e-3))
+        mean, std = channel_moments(patch_features)
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std)
 
 
 def _two_layers(inputs: int, config: ModelConfig) -> nn.Sequential:

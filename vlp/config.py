@@ -28,8 +28,10 @@ class TowerConfig:
             -1 trains all of it.
         learning_rate: Of the trained blocks, relative to that of the rest.
         input_size: Side of the square the film is fitted into, pixels.
-        views: Fixed views whose patch features are cached: the film itself, then small shifts, zooms and
-            rotations (never a flip: left and right matter on a chest film).
+        views: Ways a film is looked at, the first as it is; patch features of all of them are cached. A tower that is
+            trained sees the films themselves, so that hundreds cost nothing.
+        augmentation: The other views: `moves`, small shifts, zooms and rotations, never a flip (left and right
+            matter on a chest film); `kad`, large crops, flips and RandAugment as KAD has them.
         batch_size: Films per forward pass while caching.
         precision: Arithmetic of the frozen tower; bf16 is about twice as fast on a CPU that has it.
     """
@@ -40,6 +42,7 @@ class TowerConfig:
     learning_rate: Positive = 0.1
     input_size: Annotated[int, Field(ge=32, le=2048)] = 256
     views: Count = 4
+    augmentation: Literal["moves", "kad"] = "moves"
     batch_size: Count = 8
     precision: Literal["fp32", "bf16"] = "bf16"
 

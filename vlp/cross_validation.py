@@ -42,11 +42,12 @@ from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure
 from vlp.evaluation.scoring import StudyScores, label_matrix, write_scores
 from vlp.finetuning.probe import probe_scores
 from vlp.knowledge import NORMAL, Knowledge
-from vlp.loop import fit, make_accelerator
+from vlp.loop import make_accelerator
 from vlp.metrics import FloatArray
 from vlp.model import film_logits
 from vlp.run_folder import RUN_FILE, refuse_another_run
 from vlp.towers import ImageTower, load_tower
+from vlp.training import fit
 from vlp.types import Query
 
 _POOL = ("train", "val")
@@ -148,7 +149,10 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     knowledge = Knowledge(encoder, load_findings(), config.recipe.targets.vectors)
     asked = _asked(data, knowledge)
     _check_left_out(config, asked)
-    partial = partial_folder(config.out_dir, keep=config.resume)
+    partial = config.out_dir.with_name(config.out_dir.name + ".partial")
+    if config.resume and not partial.exists():
+        raise InputError("nothing to resume: there is no stopped run here", partial)
+    partial_folder(config.out_dir, keep=config.resume)
     _check_run(config, data, encoder.digest, partial)
     device = make_accelerator(config.recipe).device
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(device)

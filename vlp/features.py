@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kgkit.interface import progress
 from vlp.config import TowerConfig
@@ -19,44 +16,7 @@ from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import PreparedData
 from vlp.images import ResizePad, load_image
 from vlp.towers import ImageTower
-
-_MAX_ZOOM, _MAX_SHIFT, _MAX_ROTATION_RAD = 0.10, 0.08, 0.12
-_VIEW_SEED = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class FixedView:
-    """One way of looking at a film, as an affine map of the square.
-
-    Attributes:
-        zoom: 1 is as it is, above 1 is closer.
-        shift: (x, y), in half sides of the square.
-        rotation: Radians.
-    """
-
-    zoom: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-    rotation: float = 0.0
-
-    def apply(self, images: Tensor) -> Tensor:
-        """Films as seen so; float [B, S, S] to [B, S, S]."""
-        if self == FixedView():
-            return images
-        cos, sin = math.cos(self.rotation) / self.zoom, math.sin(self.rotation) / self.zoom
-        matrix = torch.tensor([[cos, -sin, self.shift[0]], [sin, cos, self.shift[1]]], dtype=images.dtype)
-        size = [len(images), 1, *images.shape[1:]]
-        grid = F.affine_grid(matrix.expand(len(images), 2, 3), size, align_corners=False).to(images.device)
-        return F.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
-
-
-def fixed_views(count: int) -> tuple[FixedView, ...]:
-    """The film itself, then `count - 1` small moves, the same in every run."""
-    generator = torch.Generator().manual_seed(_VIEW_SEED)
-    views = [FixedView()]
-    while len(views) < count:
-        zoom, x, y, rotation = (torch.rand(4, generator=generator) * 2 - 1).tolist()
-        views.append(FixedView(1 + _MAX_ZOOM * zoom, (_MAX_SHIFT * x, _MAX_SHIFT * y), _MAX_ROTATION_RAD * rotation))
-    return tuple(views)
+from vlp.views import View
 
 
 def load_squares(paths: Sequence[Path], input_size: int) -> Tensor:
@@ -88,7 +48,7 @@ def cache_features(
     films: pl.DataFrame,
     config: TowerConfig,
     *,
-    views: int,
+    views: Sequence[View],
     device: torch.device,
     into: Tensor | None = None,
 ) -> Tensor:
@@ -99,26 +59,25 @@ def cache_features(
         data: Where the films are kept.
         films: Rows of `PreparedData.images`.
         config: Of the tower.
-        views: Fixed views of each film.
+        views: Each film is seen in all of them.
         device: Where the tower is.
         into: Where to put them, if not into main memory.
 
     Returns:
-        float16 [views, len(films), Hp, Wp, D].
+        float16 [len(views), len(films), Hp, Wp, D].
 
     Raises:
         InputError: if a film cannot be read.
     """
     reader = FilmReader(data)
     grid = tower.geometry(config.input_size)
-    shape = (views, len(films), grid.rows, grid.columns, grid.dim)
+    shape = (len(views), len(films), grid.rows, grid.columns, grid.dim)
     kept = torch.empty(shape, dtype=torch.float16) if into is None else into
-    looks = fixed_views(views)
-    with progress("look at films", views * len(films), "images") as bar:
+    with progress("look at films", len(views) * len(films), "images") as bar:
         for start in range(0, len(films), config.batch_size):
             batch = slice(start, start + config.batch_size)
             squares = torch.from_numpy(reader.squares(films[batch], config.input_size)).to(device)
-            for position, look in enumerate(looks):
+            for position, look in enumerate(views):
                 kept[position, batch] = patch_features(tower, look.apply(squares), config).cpu()
                 bar.advance(len(squares))
     return kept

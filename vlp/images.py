@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".di
 _DICOM_MAGIC = b"DICM"
 _CLIPPED = 0.001
 """Part of the pixels below and above the stretched range of grey values."""
+_MAX_PIXELS = 89_478_485
+"""Pillow's own limit: a file of a few kilobytes may ask for terabytes. Pillow only warns up to twice as many."""
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -93,7 +94,7 @@ def load_image(path: Path) -> FloatArray:
         float32 [H, W] in 0..1.
 
     Raises:
-        InputError: if the file is missing, empty, or not an image that can be read.
+        InputError: if the file is missing, empty, not an image that can be read, or larger than any film.
     """
     try:
         content = path.read_bytes()
@@ -109,20 +110,16 @@ def decode_image(content: bytes, path: Path) -> FloatArray:
     if content[128:132] == _DICOM_MAGIC or path.suffix.lower() in (".dcm", ".dicom"):
         return _decode_dicom(content, path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-                return _grey(image)
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return _grey(image)
     except UnidentifiedImageError:
         raise InputError("not an image; expected JPEG, PNG, TIFF or DICOM", path) from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning where it is made an error
+        raise InputError(f"too large for a film; expected at most {_MAX_PIXELS:,} pixels", path) from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"damaged image ({error})", path) from error
 
 
@@ -210,18 +207,16 @@ def _decode_dicom(content: bytes, path: Path) -> FloatArray:
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns about harmless deviations of many real files
-            dataset = pydicom.dcmread(io.BytesIO(content))
-            pixels = dataset.pixel_array
-            if pixels.ndim == 3 and dataset.get("SamplesPerPixel", 1) == 1:
-                pixels = pixels[0]  # the first frame of a multi-frame object
-            has_window = False
-            if pixels.ndim == 3:
-                pixels = pixels.mean(axis=-1)
-            else:
-                has_window = bool(dataset.get("VOILUTSequence")) or dataset.get("WindowWidth") not in (None, "")
-                pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        pixels = dataset.pixel_array
+        if pixels.ndim == 3 and dataset.get("SamplesPerPixel", 1) == 1:
+            pixels = pixels[0]  # the first frame of a multi-frame object
+        has_window = False
+        if pixels.ndim == 3:
+            pixels = pixels.mean(axis=-1)
+        else:
+            has_window = bool(dataset.get("VOILUTSequence")) or dataset.get("WindowWidth") not in (None, "")
+            pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
     except Exception as error:  # pydicom and its decoders raise many kinds
         raise InputError(f"not a readable DICOM image ({_dicom_problem(error)})", path) from error
     grey = _stretch(pixels, 0.0 if has_window else _CLIPPED)

@@ -12,11 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vlp.checkpoint import State
 from vlp.clip import ContrastNetwork
-from vlp.config import LossConfig, VlpRecipe
+from vlp.config import LossConfig, TowerConfig, VlpRecipe
+from vlp.features import tower_arithmetic
 from vlp.kad import KadNetwork, kad_contrast
 from vlp.losses import query_loss, sentence_targets, shared_concepts, soft_contrast_loss, target_weights
 from vlp.model import QueryNetwork, QueryOutput
+from vlp.towers import ImageTower
 
 Network = QueryNetwork | KadNetwork | ContrastNetwork
 Parts = dict[str, Tensor]
@@ -51,6 +54,43 @@ def build_network(recipe: VlpRecipe, feature_dim: int, query_dim: int) -> Networ
     if recipe.method == "clip":
         return ContrastNetwork(feature_dim, query_dim, recipe.model)
     return QueryNetwork(feature_dim, query_dim, recipe.model)
+
+
+class FilmModel(nn.Module):
+    """Network, and the tower in front of it where that is trained; see `FilmCache.look` for what it takes.
+
+    Args:
+        network: The network.
+        tower: A tower of which blocks are trained; None where films come as features.
+        config: Of the tower.
+    """
+
+    def __init__(self, network: Network, tower: ImageTower | None, config: TowerConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.tower = tower
+        self.config = config
+
+    def forward(self, films: Tensor, query_vectors: Tensor) -> QueryOutput:
+        """Answers about films float16 [B, Hp, Wp, D] or squares float32 [B, S, S]."""
+        output: QueryOutput = self.network(self.features(films), query_vectors)
+        return output
+
+    def features(self, films: Tensor) -> Tensor:
+        """Patch features: float [B, Hp, Wp, D]."""
+        if self.tower is None:
+            return films
+        with tower_arithmetic(self.config, films.device):
+            features: Tensor = self.tower(films)
+        return features.float()
+
+    def changing(self) -> State:
+        """All that training changes: name -> the tensor itself."""
+        changing = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.tower is not None:
+            trained = self.tower.named_parameters()
+            changing |= {f"tower.{name}": value.data for name, value in trained if value.requires_grad}
+        return changing
 
 
 class TrainingStep(nn.Module):

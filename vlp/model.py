@@ -20,6 +20,7 @@ from vlp.config import ModelConfig
 
 _POSITION_PERIOD = 100.0
 _LOGITS_BATCH = 64
+_MIN_STD = 1e-3
 
 
 class QueryOutput(NamedTuple):
@@ -168,12 +169,18 @@ class QueryNetwork(nn.Module):
             patch_features: float [N, Hp, Wp, D]; each channel gets its own.
             query_vectors: float [Q, E]; the mean is a vector, the deviation one number, so that angles survive.
         """
-        flat = patch_features.float().flatten(0, 2)
-        self.feature_mean.copy_(flat.mean(0))
-        self.feature_std.copy_(flat.std(0, correction=0).clamp_min(1e-3))
+        mean, std = channel_moments(patch_features)
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std)
         if len(query_vectors) > 1:
             self.query_mean.copy_(query_vectors.mean(0))
-        self.query_std.copy_((query_vectors - self.query_mean).square().mean().sqrt().clamp_min(1e-3))
+        self.query_std.copy_((query_vectors - self.query_mean).square().mean().sqrt().clamp_min(_MIN_STD))
+
+
+def channel_moments(patch_features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and deviation of at least .001, of each channel: float [N, Hp, Wp, D] to float32 [D] twice."""
+    flat = patch_features.float().flatten(0, 2)
+    return flat.mean(0), flat.std(0, correction=0).clamp_min(_MIN_STD)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 Supervised by report text alone, through mentions and sentences. The knowledge side is frozen, so its vectors are
 computed once; so are the patch features of a frozen image tower. What is trained is the network (vlp/methods.py says
-which), by the loop in vlp/loop.py.
+which), as a `ConceptTask` in the loop of vlp/loop.py.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ from kgkit.interface import (
 from vlp.after_training import look_at_inverted, write_for_use
 from vlp.artifact import write_model_tensors, write_queries
 from vlp.checkpoint import TrainingState
-from vlp.config import TrainConfig
+from vlp.concept_task import ConceptTask, mention_auroc
+from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import FilmSet, Questions, choose_questions, film_set
 from vlp.data.film_cache import cache_films
 from vlp.data.prepared import PreparedData, load_data
-from vlp.loop import CHECKPOINT, FilmModel, fit, make_accelerator, mention_auroc
+from vlp.loop import CHECKPOINT, learn, make_accelerator
 from vlp.losses import query_loss, target_weights
+from vlp.methods import FilmModel, build_network
 from vlp.model import film_logits
 from vlp.model_card import model_card
 from vlp.run_folder import RUN_FILE, refuse_another_run
 from vlp.towers import ImageTower, load_tower, weights_digest
+
+_FILMS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,44 @@ def train(config: TrainConfig) -> TrainSummary:
     return summary
 
 
+def fit(
+    films: tuple[FilmSet, FilmSet],
+    questions: Questions,
+    tower: ImageTower,
+    recipe: VlpRecipe,
+    accelerator: Accelerator,
+    folder: Path,
+) -> tuple[FilmModel, TrainingState]:
+    """Train on the films of one set, choose the epoch by those of the other.
+
+    Args:
+        films: Of train and of val; val may be empty.
+        questions: What is asked.
+        tower: Trained in place where the recipe trains it.
+        recipe: Everything else.
+        accelerator: See `make_accelerator`.
+        folder: For the checkpoint, from which a run goes on that finds one, and the log.
+
+    Returns:
+        The model with its best weights, and the state at the end.
+
+    Raises:
+        InputError: if the loss is not a number.
+    """
+    with torch.random.fork_rng():  # the caller's randomness is left as it was
+        torch.manual_seed(recipe.seed)
+        dim = tower.geometry(recipe.tower.input_size).dim
+        network = build_network(recipe, dim, questions.vectors.shape[1])
+        model = FilmModel(network, tower if recipe.tower.trained_blocks else None, recipe.tower)
+        with torch.no_grad():
+            parts = torch.split(films[0].looks(), _FILMS_AT_ONCE)
+            seen = torch.cat([model.features(part) for part in parts])
+        network.fit_standardisation(seen, questions.vectors)
+        del seen
+        state = learn(ConceptTask(films, questions, recipe, model), recipe.optimizer, accelerator, folder)
+    return model, state
+
+
 def load_films(
     data: PreparedData, questions: Questions, tower: ImageTower, config: TrainConfig, accelerator: Accelerator
 ) -> tuple[FilmSet, FilmSet]:
@@ -107,7 +149,7 @@ def load_films(
 @torch.no_grad()
 def _features(model: FilmModel, films: FilmSet) -> Tensor:
     """Patch features of films as they are (view 0): float16 [N, Hp, Wp, D]."""
-    parts = torch.split(films.looks(), 64) if len(films) else (films.looks(),)
+    parts = torch.split(films.looks(), _FILMS_AT_ONCE) if len(films) else (films.looks(),)
     return torch.cat([model.features(part).to(torch.float16).cpu() for part in parts])
 
 

@@ -115,6 +115,8 @@ def test_a_stopped_run_goes_on_with_the_folds_it_had(
         return original(*arguments)
 
     stopped = replace(config, out_dir=tmp_path / "STOPPED")
+    with pytest.raises(InputError, match="nothing to resume: there is no stopped run here"):
+        cross_validate(replace(stopped, resume=True))
     monkeypatch.setattr(cross_validation, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         cross_validate(stopped)

@@ -65,7 +65,14 @@ def probabilities(folder: Path) -> pl.DataFrame:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files but the logs, which tell how fast it went."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    lines = path.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "images_per_second"} for line in lines]
 
 
 # the probe
@@ -249,16 +256,51 @@ def test_finetuning_starts_as_the_probe_and_ends_where_validation_is_best(run: F
     )
     probe = fit_probe(train.features, train.labels, val.features, val.labels)
     still = Finetuner(model, FilmReader(data), replace(FULL, learning_rate=1e-12))
-    tuned = still.fit(train, val, probe, 0, tmp_path / "still.safetensors")
+    (tmp_path / "still").mkdir()
+    tuned = still.fit((train, val), probe, 0, tmp_path / "still")
     assert still.scores(tuned.network, test) == pytest.approx(probe.scores(test.features), abs=1e-2, nan_ok=True)
     frozen = {name: tensor.clone() for name, tensor in model.tower.state_dict().items()}
     moving = Finetuner(model, FilmReader(data), replace(FULL, learning_rate=1e-2, epochs=6, views=1))
-    moved = moving.fit(train, val, probe, 0, tmp_path / "moving.safetensors")
+    (tmp_path / "moving").mkdir()
+    moved = moving.fit((train, val), probe, 0, tmp_path / "moving")
     assert moved.best_epoch > 0
-    assert moved.val_loss < tuned.val_loss
+    losses = [record["val_loss"] for record in read_log(tmp_path / "moving" / "training_log.jsonl")]
+    assert losses[0] > moved.val_loss == losses[moved.best_epoch] == min(losses)
     answers = torch.from_numpy(moving.scores(moved.network, val)[:, probe.is_fitted]).logit().float()
     assert float(masked_loss(answers, moved.network.labels(val))) == pytest.approx(moved.val_loss, abs=1e-5)
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.tower.state_dict().items())
+
+
+def test_without_validation_labels_the_last_epoch_is_kept(run: FinetuneConfig, tmp_path: Path) -> None:
+    data = with_labels(run.data_dir, tmp_path / "DATA", "val", lambda values: np.full_like(values, -1))
+    metrics = finetune(replace(run, data_dir=data, mode="full", fractions=(1.0,), seeds=1))
+    fit = json.loads((run.out_dir / "fraction-1" / "seed-0" / "metrics.json").read_text())
+    assert (fit["best_epoch"], fit["epochs"], fit["val_loss"]) == (3, 3, None)
+    assert metrics["fractions"]["1"]["macro_auroc"]["mean"] is not None
+
+
+def test_processor_time_ends_a_fit_in_the_middle_of_an_epoch(run: FinetuneConfig) -> None:
+    full = replace(FULL, epochs=1000, cpu_minutes=0.5 / 60)
+    finetune(replace(run, mode="full", fractions=(1.0,), seeds=1, full=full))
+    fit = run.out_dir / "fraction-1" / "seed-0"
+    assert 0 < json.loads((fit / "metrics.json").read_text())["epochs"] < 1000
+    rates = [record["learning_rate"] for record in read_log(fit / "training_log.jsonl")[1:]]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.1 * FULL.learning_rate
+
+
+def test_several_processes_are_refused_before_anything_is_written(run: FinetuneConfig, tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(KILLED, encoding="utf-8")
+    settings = json.dumps(asdict(replace(run, mode="full")), default=str)
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "run.py"), settings]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    command = [sys.executable, "-m", *launch]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode != 0
+    assert "finetuning runs in one process, not in 2: start it without torchrun" in done.stderr
+    assert not run.out_dir.with_name("OUT.partial").exists()
 
 
 def test_unknown_labels_are_masked() -> None:
@@ -300,6 +342,11 @@ def test_a_run_killed_with_kill_9_resumes_to_what_an_undisturbed_one_gives(run: 
         finetune(replace(killed, full=replace(killed.full, epochs=9), resume=True))
     finetune(replace(killed, resume=True))
     assert everything(killed.out_dir) == everything(run.out_dir)
+    logs = [
+        read_log(folder / "fraction-1" / "seed-1" / "training_log.jsonl") for folder in (run.out_dir, killed.out_dir)
+    ]
+    assert logs[0] == logs[1]
+    assert [record["epoch"] for record in logs[0]] == list(range(13))
 
 
 # official lists

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pydicom
@@ -126,6 +131,35 @@ def test_a_truncated_jpeg_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:700])
     with pytest.raises(InputError, match="damaged image"):
         load_image(tmp_path / "cut.jpg")
+
+
+def png_header(side: int) -> bytes:
+    """A PNG that says how large it is, and holds no pixel."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    end = struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + end
+
+
+@pytest.mark.parametrize("filter_", ["ignore", "error"])
+@pytest.mark.parametrize("side", [9_460, 20_000])
+def test_a_picture_larger_than_any_film_is_refused_whatever_is_done_with_warnings(
+    tmp_path: Path, side: int, filter_: Literal["ignore", "error"]
+) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_header(side))
+    with warnings.catch_warnings():
+        warnings.simplefilter(filter_, Image.DecompressionBombWarning)
+        with pytest.raises(InputError, match=r"bomb\.png: too large for a film; expected at most 89,478,485 pixels"):
+            load_image(tmp_path / "bomb.png")
+
+
+def test_films_read_in_threads_leave_the_warnings_of_the_process_alone(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", np.arange(64).reshape(8, 8))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as workers:
+        films = list(workers.map(load_image, [tmp_path / "a.dcm", tmp_path / "a.png"] * 50))
+    assert len(films) == 100
+    assert list(warnings.filters) == before
 
 
 def test_folders_are_searched_and_missing_paths_named(tmp_path: Path) -> None:

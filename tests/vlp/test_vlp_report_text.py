@@ -18,6 +18,7 @@ from vlp.data.report_text import Sentence, entity_text, report_sentences
 from vlp.features import cache_features
 from vlp.knowledge import Knowledge
 from vlp.towers import load_tower
+from vlp.views import fixed_views
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_features_are_computed_once_and_found_again(
     films = data.films(data.study_ids("val"), frontal_only=True)
     tower, device = load_tower(tiny_recipe.tower.name), torch.device("cpu")
     first = cache_films(tower, data, films, tiny_recipe.tower, device)
-    expected = cache_features(tower, data, films, tiny_recipe.tower, views=2, device=device)
+    expected = cache_features(tower, data, films, tiny_recipe.tower, views=fixed_views(2), device=device)
     assert torch.equal(first.kept, expected)
     monkeypatch.setattr("vlp.data.film_cache.cache_features", None)  # a second look would fail
     again = cache_films(tower, data, films, tiny_recipe.tower, device)
@@ -121,7 +122,7 @@ def test_a_trained_tower_gets_the_films_themselves_in_the_same_views(
     config: TowerConfig = replace(tiny_recipe.tower, trained_blocks=1)
     cache = cache_films(tower, data, films, config, device)
     assert not cache.holds_features
-    features = cache_features(tower, data, films, tiny_recipe.tower, views=2, device=device)
+    features = cache_features(tower, data, films, tiny_recipe.tower, views=fixed_views(2), device=device)
     views, rows = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2])
     with torch.no_grad():
         seen = tower(cache.look(views, rows))

@@ -20,8 +20,9 @@ from torch import Tensor
 from vlp.config import TowerConfig
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import PreparedData
-from vlp.features import FixedView, cache_features, fixed_views
+from vlp.features import cache_features
 from vlp.towers import ImageTower
+from vlp.views import View, training_views
 
 _FOLDER = "looks"
 
@@ -38,7 +39,7 @@ class FilmCache:
     """
 
     kept: Tensor
-    views: tuple[FixedView, ...]
+    views: tuple[View, ...]
     row_of: dict[tuple[str, str], int]
 
     @property
@@ -78,32 +79,39 @@ def cache_films(
         InputError: if a film cannot be read.
     """
     row_of = {pair: row for row, pair in enumerate(films.select("study_id", "path").iter_rows())}
-    looks = fixed_views(config.views)
+    views = training_views(config)
     if config.trained_blocks:
         squares = (FilmReader(data).squares(films, config.input_size) * 255).round().astype(np.uint8)
-        return FilmCache(torch.from_numpy(squares)[None], looks, row_of)
+        return FilmCache(torch.from_numpy(squares)[None], views, row_of)
     grid = tower.geometry(config.input_size)
     shape = (config.views, len(films), grid.rows, grid.columns, grid.dim)
     path = _cache_path(tower, data, films, config)
     if not math.prod(shape):
-        return FilmCache(torch.empty(shape, dtype=torch.float16), looks, row_of)
+        return FilmCache(torch.empty(shape, dtype=torch.float16), views, row_of)
     if not path.is_file() or path.stat().st_size != 2 * math.prod(shape):
         path.parent.mkdir(exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             kept = np.memmap(partial, np.float16, "w+", shape=shape)
             into = torch.from_numpy(kept)
-            cache_features(tower, data, films, config, views=config.views, device=device, into=into)
+            cache_features(tower, data, films, config, views=views, device=device, into=into)
             kept.flush()
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     mapped = np.memmap(path, np.float16, "c", shape=shape)  # copy on write: nobody can change the file through it
-    return FilmCache(torch.from_numpy(mapped), looks, row_of)
+    return FilmCache(torch.from_numpy(mapped), views, row_of)
 
 
 def _cache_path(tower: ImageTower, data: PreparedData, films: pl.DataFrame, config: TowerConfig) -> Path:
     """Named by all that decides the features: weights, size, arithmetic, views, films in their order."""
-    parts = [tower.spec.weights_sha256, config.input_size, config.stride, config.precision, config.views]
+    parts = [
+        tower.spec.weights_sha256,
+        config.input_size,
+        config.stride,
+        config.precision,
+        config.views,
+        config.augmentation,
+    ]
     digest = hashlib.sha256(json.dumps([*parts, films["sha256"].to_list(), films["path"].to_list()]).encode())
     return data.folder / _FOLDER / f"{digest.hexdigest()[:32]}.bin"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -65,21 +65,14 @@ def score_studies(model: VlpModel, data: PreparedData, split: str, resolved: Res
     first_film: dict[str, dict[str, Any]] = {}
     failed: list[tuple[str, str]] = []
     digest = hashlib.sha256()
-    reader = FilmReader(data)
-
-    def square(row: dict[str, Any], size: int) -> torch.Tensor:
-        return torch.from_numpy(reader.square(row, size))
-
-    with progress(f"evaluate {split}", len(films), "films") as bar:
-        for row, answer in answers(model, films.rows(named=True), square, resolved):
-            bar.advance()
-            study_id = row["study_id"]
-            if isinstance(answer, InputError):
-                failed.append((row["path"], str(answer).split(f"{row['path']}: ", 1)[-1]))
-                continue
-            of_study.setdefault(study_id, []).append(answer)
-            first_film.setdefault(study_id, row)
-            digest.update(f"{study_id}\t{row['sha256']}\n".encode())
+    for row, answer in film_answers(model, data, films, resolved, f"evaluate {split}"):
+        study_id = row["study_id"]
+        if isinstance(answer, str):
+            failed.append((row["path"], answer))
+            continue
+        of_study.setdefault(study_id, []).append(answer)
+        first_film.setdefault(study_id, row)
+        digest.update(f"{study_id}\t{row['sha256']}\n".encode())
     if not of_study:
         raise InputError(f"no film of split {split!r} can be read; first: {failed[0][0]}, {failed[0][1]}", data.folder)
     scored = sorted(of_study)
@@ -94,6 +87,35 @@ def score_studies(model: VlpModel, data: PreparedData, split: str, resolved: Res
         np.stack([np.mean([film.embedding for film in of_study[study_id]], axis=0) for study_id in scored]),
         digest.hexdigest(),
     )
+
+
+def film_answers(
+    model: VlpModel, data: PreparedData, films: pl.DataFrame, resolved: ResolvedQueries, what: str
+) -> Iterator[tuple[dict[str, Any], FilmAnswer | str]]:
+    """What the model says of films of DATA, one after the other; of a film that cannot be read, why.
+
+    Args:
+        model: Asked.
+        data: Where the films are.
+        films: Rows of `data.images`.
+        resolved: The queries.
+        what: For the progress bar.
+
+    Yields:
+        The row, with the answer or the reason; the latter does not name the film.
+    """
+    reader = FilmReader(data)
+
+    def square(row: dict[str, Any], size: int) -> torch.Tensor:
+        return torch.from_numpy(reader.square(row, size))
+
+    with progress(what, len(films), "films") as bar:
+        for row, answer in answers(model, films.rows(named=True), square, resolved):
+            bar.advance()
+            if isinstance(answer, InputError):
+                yield row, str(answer).split(f"{row['path']}: ", 1)[-1]
+            else:
+                yield row, answer
 
 
 def studies_of(model: VlpModel, data: PreparedData, split: str) -> list[str]:

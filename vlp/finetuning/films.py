@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from kgkit.interface import InputError, choices, progress
+from kgkit.interface import InputError, choices
 from vlp.artifact import VlpModel
-from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import SPLIT_COLUMNS, PreparedData
 from vlp.data.splits import position_of
 from vlp.evaluation.calibration import logit
-from vlp.evaluation.scoring import StudyScores, label_matrix
+from vlp.evaluation.scoring import StudyScores, film_answers, label_matrix
 from vlp.metrics import FloatArray
-from vlp.predict import answers
 from vlp.queries import resolve_queries
 
 TRAIN, VAL = "train", "val"
@@ -147,27 +144,20 @@ def look(model: VlpModel, data: PreparedData, films: pl.DataFrame, kind: str, ke
         return _read_kept(data, films, kept)
     if films.is_empty():
         return _films(data, films, np.empty((0, 0), np.float32), ())
-    reader, resolved = FilmReader(data), resolve_queries(model, ())
-
-    def square(row: dict[str, Any], size: int) -> torch.Tensor:
-        return torch.from_numpy(reader.square(row, size))
-
-    rows = films.rows(named=True)
     features: list[npt.NDArray[np.float32]] = []
     readable: list[int] = []
     failed: list[tuple[str, str]] = []
-    with progress("look at films", len(rows), "films") as bar:
-        for position, (row, answer) in enumerate(answers(model, rows, square, resolved)):
-            bar.advance()
-            if isinstance(answer, InputError):
-                failed.append((row["path"], str(answer).split(f"{row['path']}: ", 1)[-1]))
-                continue
-            readable.append(position)
-            pooled = answer.features.astype(np.float32).mean((0, 1))
-            said = logit(answer.probabilities).astype(np.float32)
-            features.append({"patches": pooled, "answers": said, "both": np.concatenate([pooled, said])}[kind])
+    looked = film_answers(model, data, films, resolve_queries(model, ()), "look at films")
+    for position, (row, answer) in enumerate(looked):
+        if isinstance(answer, str):
+            failed.append((row["path"], answer))
+            continue
+        readable.append(position)
+        pooled = answer.features.astype(np.float32).mean((0, 1))
+        said = logit(answer.probabilities).astype(np.float32)
+        features.append({"patches": pooled, "answers": said, "both": np.concatenate([pooled, said])}[kind])
     if not readable:
-        raise InputError(f"none of {len(rows)} films can be read; first: {failed[0][0]}, {failed[0][1]}", data.folder)
+        raise InputError(f"none of {len(films)} films can be read; first: {failed[0][0]}, {failed[0][1]}", data.folder)
     found = _films(data, films[readable], np.stack(features), tuple(failed))
     if kept is not None:
         _keep(found, np.array(readable, dtype=np.int64), kept)

@@ -8,6 +8,7 @@ metrics.json                            means, deviations and spreads over seeds
 zero-shot/                              the model as it is, in the layout of `vlp evaluate`
 fraction-<f>/seed-<s>/metrics.json      one fit, likewise: `vlp compare` takes any two of these
                       predictions.csv   without the columns of findings that could not be fitted
+                      training_log.jsonl  of mode `full`: a line per epoch, the probe as epoch 0
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ from vlp.data.labels import findings_of_labels
 from vlp.data.prepared import PreparedData, load_data
 from vlp.evaluation.asked import ask
 from vlp.evaluation.evaluate import read_metrics
-from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure, or_none
+from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure
 from vlp.evaluation.scoring import StudyScores, label_matrix, score_studies, write_scores
 from vlp.finetuning.films import FEATURES, TRAIN, VAL, Films, choose_parts, draw_patients, look
 from vlp.finetuning.probe import Probe, fit_probe
 from vlp.finetuning.summary import summarise
 from vlp.finetuning.tower import Finetuner, FullConfig
 from vlp.knowledge import NORMAL
+from vlp.loop import CHECKPOINT
 from vlp.metrics import FloatArray
 from vlp.run_folder import RUN_FILE, refuse_another_run
 
 MODES = ("probe", "full")
-_CHECKPOINT, _KEPT = "checkpoint.safetensors", "features"
+_KEPT = "features"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +229,13 @@ def _fit(run: _Run, finetuner: Finetuner | None, fraction: float, seed: int) -> 
     about = _about_fit(run, train, probe) | {"fraction": fraction, "fit_seed": seed}
     scores = probe.scores(run.test.features)
     if finetuner is not None and probe.is_fitted.any():
-        tuned = finetuner.fit(train, run.val, probe, seed, folder / _CHECKPOINT)
+        tuned = finetuner.fit((train, run.val), probe, seed, folder)
         scores = finetuner.scores(tuned.network, run.test)
-        about |= {"best_epoch": tuned.best_epoch, "epochs": tuned.epochs, "val_loss": or_none(tuned.val_loss)}
+        about |= {"best_epoch": tuned.best_epoch, "epochs": tuned.epochs, "val_loss": tuned.val_loss}
     predicted = run.test.by_study(scores)
     labels = label_matrix(run.data, predicted.study_ids, list(run.data.labels))
     metrics = _write_evaluation(run, folder, list(run.data.labels), (labels, predicted), about)
-    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return metrics
 
 
