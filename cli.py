@@ -582,7 +582,9 @@ def ablate_command(
 @kgkit.command("evaluate")
 def evaluate_command(
     encoder: EncoderPath,
-    task: Annotated[str, typer.Option(help="link-prediction, synonym, definition, relatedness, linking or assertion.")],
+    task: Annotated[
+        str, typer.Option(help="link-prediction, synonym, definition, relatedness, linking, search or assertion.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -732,7 +734,7 @@ def search(
 
     queries = [*text, *_lines(file)]
     if not queries:
-        raise InputError("no query; give some words, or a file of them with --file")
+        raise InputError("no query; give some words, a file of them with --file, or --file - for the standard input")
     keep = ConceptFilter(tuple(semantic_type), tuple(semantic_group), tuple(source), tuple(language))
     opened = open_search(encoder)
     found = opened.search(queries, k, mode=mode, keep=keep)

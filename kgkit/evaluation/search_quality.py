@@ -26,6 +26,8 @@ from kgkit.types import SearchHit
 DEPTH = 100
 """Hits that are looked at; a concept that is not among them counts as not found."""
 WRITTEN, TYPOS = "written", "typos"
+TYPO_QUERIES, MOST_VARIANTS = 3_000, 5
+"""Of few names each is asked with several typos, until there are so many queries: which typo it is makes much noise."""
 _HITS = (1, 5, 10)
 _QUERIES = 64
 _FEWEST_LETTERS = 5
@@ -42,8 +44,9 @@ def search_quality(folder: Path, modes: Sequence[str] = MODES, part: str = "test
             weights of the hybrid score were chosen.
 
     Returns:
-        An answer for each mode, with the parts `written` and `typos` (see `with_typos`). `mrr` counts a concept beyond
-        the first 100 as not found; ties share the mean of their ranks.
+        An answer for each mode, with the parts `written` and `typos` (see `with_typos`; up to MOST_VARIANTS of
+        each name, as `typos_per_name` says). The resampled unit is the name. `mrr` counts a concept beyond the first
+        100 as not found; ties share the mean of their ranks.
 
     Raises:
         InputError: if the folder is no encoder or does not say what was held out.
@@ -55,16 +58,21 @@ def search_quality(folder: Path, modes: Sequence[str] = MODES, part: str = "test
     if not names:
         return {mode: Answer(cannot="nothing was held out", candidates=encoder.concepts) for mode in modes}
     labels = [f"{name} -> {' '.join(sorted(own))}" for name, own in zip(names, ids, strict=True)]
-    asked = {WRITTEN: names, TYPOS: [with_typos(name) for name in names]}
+    variants = min(MOST_VARIANTS, -(-TYPO_QUERIES // len(names)))
+    asked = {WRITTEN: names, TYPOS: [with_typos(name, seed) for seed in range(variants) for name in names]}
     with search_index(folder, seen_names(encoder)) as search:
-        about = {"part": part, "num_candidates": search.num_concepts, "depth": DEPTH, "ties": "realistic"}
+        about = {"part": part, "num_candidates": search.num_concepts, "depth": DEPTH, "ties": "realistic",
+                 "typos_per_name": variants}  # fmt: skip
         answers = {}
         for mode in modes:
             if mode != LEXICAL and not encoder.reads_text:
                 answers[mode] = Answer(cannot=NO_TEXT, candidates=encoder.concepts)
                 continue
-            ranks = {name: searched_ranks(search, mode, texts, ids) for name, texts in asked.items()}
-            parts = {name: rank_outcomes(labels, each, _HITS, np.arange(len(each))) for name, each in ranks.items()}
+            parts = {}
+            for each, texts in asked.items():
+                times = len(texts) // len(names)
+                ranks = searched_ranks(search, mode, texts, ids * times)
+                parts[each] = rank_outcomes(labels * times, ranks, _HITS, np.tile(np.arange(len(names)), times))
             answers[mode] = Answer(parts, about, (), encoder.concepts)
     return answers
 

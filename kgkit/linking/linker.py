@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kgkit.findings import Finding, load_findings
 from kgkit.linking.context import ContextRules, TextContext, load_context_rules
+from kgkit.linking.coordination import with_shared_heads
 from kgkit.linking.names import name_phrases
 from kgkit.linking.phrases import GAP, Phrase, PhraseMatch, PhraseMatcher, phrase_parts
 from kgkit.types import Certainty, Mention, MentionKind, ReportMentions
@@ -41,6 +42,7 @@ class Linker:
             The mentions sorted by place; none where the text names nothing.
         """
         context, matches = self.find(text)
+        matches = with_shared_heads(context.tokens.words, context.sentence_of, matches, self._matcher.named)
         return ReportMentions(report_id, text, tuple(_mention(match, text, context) for match in matches))
 
     def find(self, text: str) -> tuple[TextContext, list[PhraseMatch]]:

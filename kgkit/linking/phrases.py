@@ -166,6 +166,11 @@ class PhraseMatcher:
         found = [match for match in matches if match.phrase.concept is not None]
         return sorted(found, key=lambda match: (match.first, match.stop, str(match.phrase.concept)))
 
+    def named(self, words: tuple[str, ...]) -> list[Phrase]:
+        """The phrases without a gap that are these normalised words, in any case; the best first."""
+        found = self._whole.get(words, ())
+        return [phrase for phrase in found if phrase.concept is not None and not phrase.case_sensitive]
+
     def _find_gapped(
         self, tokens: Tokens, spans: Sequence[tuple[int, int]], sentence_of: Sequence[int]
     ) -> list[PhraseMatch]:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from kgkit.errors import InputError, choices
 from kgkit.search.filters import LANGUAGE, ConceptFilter
+from kgkit.search.layout import DamagedIndexError
 
 IntArray = npt.NDArray[np.int64]
 
@@ -65,7 +66,7 @@ class Catalogue:
     """A catalogue, opened to read.
 
     Raises:
-        InputError: if the file is missing or damaged, when that is seen.
+        DamagedIndexError: if the file is missing or damaged, when that is seen.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +74,7 @@ class Catalogue:
         try:
             self._connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
         except sqlite3.DatabaseError as error:
-            raise InputError(f"damaged or missing ({error})", path) from error
+            raise DamagedIndexError(f"damaged or missing ({error})", path) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -151,4 +152,4 @@ class Catalogue:
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise InputError(f"damaged index ({error}); run: kgkit index ENCODER", self._path) from error
+            raise DamagedIndexError(f"damaged ({error})", self._path) from error

@@ -20,7 +20,17 @@ from kgkit.files import read_manifest
 from kgkit.search.catalogue import Catalogue, Concept, IntArray
 from kgkit.search.filters import ConceptFilter
 from kgkit.search.fusion import FUSION, FloatArray, best_positions
-from kgkit.search.layout import ARRAYS, CATALOGUE, FAISS, INDEX, INDEX_FORMAT, MANIFEST, DenseSummary, map_arrays
+from kgkit.search.layout import (
+    ARRAYS,
+    CATALOGUE,
+    FAISS,
+    INDEX,
+    INDEX_FORMAT,
+    MANIFEST,
+    DamagedIndexError,
+    DenseSummary,
+    map_arrays,
+)
 from kgkit.search.lexical import LexicalIndex, LexicalScores, ReadQuery
 from kgkit.search.vectors import DenseScores, VectorTable
 from kgkit.types import SearchHit
@@ -53,6 +63,16 @@ class _Ranked:
     lexical: FloatArray | None
 
 
+@contextmanager
+def _naming_the_remedy(folder: Path) -> Iterator[None]:
+    """What is damaged in an index is made anew by one command. Rows that are not there are damage too."""
+    try:
+        yield
+    except (DamagedIndexError, IndexError, KeyError) as error:
+        reason = error if isinstance(error, DamagedIndexError) else "its parts disagree"
+        raise InputError(f"damaged index ({reason}); run: kgkit index {folder}") from error
+
+
 class ConceptSearch:
     """Search over an encoder's concepts; open it with `open_search`. Not to be shared by threads.
 
@@ -70,7 +90,7 @@ class ConceptSearch:
         self._summary = DenseSummary(**about["dense"])
         self._arrays = map_arrays(index / ARRAYS)
         if len(self._arrays["entry.starts"]) != self.num_concepts + 1:
-            raise InputError("damaged (its parts disagree)", index / ARRAYS)
+            raise DamagedIndexError("damaged (its parts disagree)", index / ARRAYS)
         self._catalogue = Catalogue(index / CATALOGUE)
         self._lexical = LexicalIndex(self._arrays, self._catalogue)
         self._members: Callable[[ConceptFilter], IntArray] = lru_cache(maxsize=8)(self._catalogue.members)
@@ -95,16 +115,17 @@ class ConceptSearch:
                 needs a text tower which the encoder lacks.
         """
         mode = self._checked(mode, texts, k)
-        members = self._kept(keep)
         found = []
-        for start in range(0, len(texts), _BATCH):
-            part = texts[start : start + _BATCH]
-            if mode == LEXICAL:
-                found += [self._by_letters(self._lexical.read(text), k, members) for text in part]
-            elif mode == DENSE:
-                found += self._by_vectors(self._tower.embed(part), k, members)
-            else:
-                found += self._by_both([self._lexical.read(text) for text in part], k, members)
+        with _naming_the_remedy(self.folder):
+            members = self._kept(keep)
+            for start in range(0, len(texts), _BATCH):
+                part = texts[start : start + _BATCH]
+                if mode == LEXICAL:
+                    found += [self._by_letters(self._lexical.read(text), k, members) for text in part]
+                elif mode == DENSE:
+                    found += self._by_vectors(self._tower.embed(part), k, members)
+                else:
+                    found += self._by_both([self._lexical.read(text) for text in part], k, members)
         return found
 
     def search_vectors(self, vectors: FloatArray, k: int = 10, *, keep: ConceptFilter = ALL) -> list[list[SearchHit]]:
@@ -121,10 +142,11 @@ class ConceptSearch:
         self._checked(None, (), k)
         if vectors.ndim != 2 or vectors.shape[1] != self._table.dim:
             raise InputError(f"vectors of shape {list(vectors.shape)}, expected [any, {self._table.dim}]")
-        members = self._kept(keep)
         asked = np.ascontiguousarray(vectors, dtype=np.float32)
         parts = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
-        return [hits for part in parts for hits in self._by_vectors(part, k, members)]
+        with _naming_the_remedy(self.folder):
+            members = self._kept(keep)
+            return [hits for part in parts for hits in self._by_vectors(part, k, members)]
 
     def neighbours(self, concept: str, k: int = 10, *, keep: ConceptFilter = ALL) -> list[SearchHit]:
         """The nearest other concepts of a concept, by the dense score of its vector.
@@ -139,7 +161,8 @@ class ConceptSearch:
             InputError: as `search`.
         """
         row = self._row(concept)
-        vector = self._table.own(np.array([row]))
+        with _naming_the_remedy(self.folder):
+            vector = self._table.own(np.array([row]))
         hits = self.search_vectors(vector, k + 1, keep=keep)[0] if k > 0 else self.search_vectors(vector, k)[0]
         own = self.concept(concept).id
         others = [hit for hit in hits if hit.concept != own][:k]
@@ -154,16 +177,22 @@ class ConceptSearch:
         Raises:
             UnknownConceptError: if it is not here.
         """
-        return self._catalogue.concepts([self._row(identifier)])[0]
+        row = self._row(identifier)
+        with _naming_the_remedy(self.folder):
+            return self._catalogue.concepts([row])[0]
 
     def read_as(self, text: str) -> str | None:
         """The words that the hybrid and the lexical mode search for if they correct a typo; None if they do not."""
-        read = self._lexical.read(text)
+        with _naming_the_remedy(self.folder):
+            read = self._lexical.read(text)
         return read.folded if read.is_corrected else None
 
     @cached_property
     def _table(self) -> VectorTable:
-        tensors = map_arrays(self.folder / "vectors.safetensors")
+        try:
+            tensors = map_arrays(self.folder / "vectors.safetensors")
+        except DamagedIndexError as error:  # which no new index mends
+            raise InputError(f"{error}; this is a part of the encoder itself") from error
         concepts, names = tensors["concepts"], tensors["names"]
         return VectorTable(concepts, names if names.size else names.reshape(0, concepts.shape[1]), self._arrays)
 
@@ -172,8 +201,7 @@ class ConceptSearch:
         from kgkit.search.dense import DenseIndex  # faiss is slow to load, and letters need none of it
 
         owners = self._arrays["owner.starts"], self._arrays["owner.concepts"]
-        with _naming_the_remedy(self.folder):
-            return DenseIndex(self._index / FAISS, self._summary, self._table, self._arrays["row.sources"], owners)
+        return DenseIndex(self._index / FAISS, self._summary, self._table, self._arrays["row.sources"], owners)
 
     @cached_property
     def _tower(self) -> OnnxTextTower:
@@ -182,7 +210,8 @@ class ConceptSearch:
         return OnnxTextTower(self.folder / "text")
 
     def _row(self, identifier: str) -> int:
-        row = self._catalogue.row_of(identifier)
+        with _naming_the_remedy(self.folder):
+            row = self._catalogue.row_of(identifier)
         if row is None:
             problem = f"no concept {identifier!r} in this encoder; find ids with: kgkit search"
             raise UnknownConceptError(f"{self.folder}: {problem}")
@@ -290,7 +319,7 @@ def open_search(folder: Path, index: Path | None = None) -> ConceptSearch:
             about = json.loads(path.read_text(encoding="utf-8"))
             version, built_from = about.get("format_version"), about.get("encoder_digest")
         except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"not readable ({str(error).splitlines()[0]})", path) from error
+            raise DamagedIndexError(f"not readable ({str(error).splitlines()[0]})", path) from error
     if version != INDEX_FORMAT:
         raise InputError(f"this index is of another version of kgkit; run: kgkit index {folder}", path)
     if built_from != manifest["encoder_digest"]:
@@ -299,16 +328,7 @@ def open_search(folder: Path, index: Path | None = None) -> ConceptSearch:
         try:
             return ConceptSearch(folder, index, about)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"incomplete ({error})", index) from error
-
-
-@contextmanager
-def _naming_the_remedy(folder: Path) -> Iterator[None]:
-    """What is damaged in an index is made anew by one command."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"damaged index ({error}); run: kgkit index {folder}") from error
+            raise DamagedIndexError(f"incomplete ({error})", index) from error
 
 
 def _best_of(scores: FloatArray, count: int, members: IntArray | None) -> IntArray:

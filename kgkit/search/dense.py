@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kgkit.errors import InputError, choices
 from kgkit.progress import progress
 from kgkit.search.catalogue import IntArray
-from kgkit.search.layout import DenseSummary, members_of
+from kgkit.search.layout import DamagedIndexError, DenseSummary, members_of
 from kgkit.search.vectors import DenseScores, FloatArray, VectorTable
 
 _python_faiss: Any = faiss
@@ -162,7 +162,7 @@ class DenseIndex:
         owners: `starts` int64 [N + M + 1] and `concepts` int32: the concepts of each source.
 
     Raises:
-        InputError: if the file is damaged.
+        DamagedIndexError: if the file is damaged.
     """
 
     def __init__(
@@ -178,10 +178,10 @@ class DenseIndex:
             flag = faiss.IO_FLAG_MMAP if summary.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
             self._index = faiss.read_index(str(path), flag | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as error:
-            raise InputError(f"damaged ({_reason(error)})", path) from error
+            raise DamagedIndexError(f"damaged ({_reason(error)})", path) from error
         if self._index.ntotal != len(row_sources) or self._index.d != table.dim:
             found = f"{self._index.ntotal:,} vectors of length {self._index.d}"
-            raise InputError(f"damaged ({found}, expected {len(row_sources):,} of length {table.dim})", path)
+            raise DamagedIndexError(f"damaged ({found}, expected {len(row_sources):,} of length {table.dim})", path)
         if summary.effort:
             faiss.ParameterSpace().set_index_parameter(self._index, _EFFORT[summary.kind][0], summary.effort)
         self._summary = summary
@@ -271,4 +271,5 @@ class DenseIndex:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    """What FAISS says is wrong, without the place in its source."""
+    return str(error).strip().splitlines()[-1].rpartition("Error: ")[2]

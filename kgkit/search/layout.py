@@ -24,6 +24,10 @@ _KINDS = MappingProxyType({"F32": np.float32, "I32": np.int32, "I64": np.int64})
 _LONGEST_HEADER = 1 << 20
 
 
+class DamagedIndexError(InputError):
+    """A file of an index is missing, or not what it should be."""
+
+
 @dataclass(frozen=True)
 class DenseSummary:
     """The FAISS part of an index.
@@ -46,7 +50,7 @@ def map_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
     """The arrays of a safetensors file by name, read-only and memory-mapped.
 
     Raises:
-        InputError: if the file is missing, cut off or no safetensors of float32, int32 or int64.
+        DamagedIndexError: if the file is missing, cut off or no safetensors of float32, int32 or int64.
     """
     try:
         size = path.stat().st_size
@@ -60,7 +64,7 @@ def map_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
-        raise InputError(f"damaged or missing ({reason})", path) from error
+        raise DamagedIndexError(f"damaged or missing ({reason})", path) from error
 
 
 def _map_array(path: Path, size: int, start: int, about: Mapping[str, Any]) -> npt.NDArray[Any]:

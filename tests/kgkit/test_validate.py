@@ -91,6 +91,16 @@ def test_the_bundled_graph_is_sound_and_what_was_sampled_is_said(thorax_kg_dir: 
     assert "30 of 8,077 concepts" in validation_text(found)
 
 
+@pytest.mark.parametrize("fixture", ["union_kg_dir", "tiny_kg_dir"])
+@pytest.mark.parametrize("sample", [1, 2])
+def test_reports_outside_the_sample_are_not_called_unsound(
+    fixture: str, sample: int, request: pytest.FixtureRequest
+) -> None:
+    """Sampled mentions point to reports that were not sampled, whose types alone are known to the shapes."""
+    found = validate(KnowledgeGraph(request.getfixturevalue(fixture)), sample=sample)
+    assert broken(found) == set()
+
+
 def mention(text: str, start: int, end: int) -> SourceTables:
     (report, *_) = report_tables().reports
     wrong = replace(report.mentions[0], text=text, start=start, end=end)

@@ -15,7 +15,14 @@ from kgkit.encoder.artifact import load_encoder
 from kgkit.encoder.names import normalise
 from kgkit.errors import InputError
 from kgkit.evaluation.outcomes import Answer, figures_of, refuse_unpaired
-from kgkit.evaluation.search_quality import search_index, search_quality, searched_ranks, seen_names, with_typos
+from kgkit.evaluation.search_quality import (
+    MOST_VARIANTS,
+    search_index,
+    search_quality,
+    searched_ranks,
+    seen_names,
+    with_typos,
+)
 from kgkit.search.build import build_index
 from kgkit.search.concept_search import MODES, open_search
 
@@ -33,14 +40,25 @@ def test_ranks_are_those_of_a_search_in_an_index_without_the_held_out_names(
     asked = [(name, {chest.concepts[row] for row in rows}) for name, rows, part in chest.held_out_names
              if part == "test"]  # fmt: skip
     for mode in MODES:
-        for part, texts in (("written", [name for name, _ in asked]), ("typos", [with_typos(n) for n, _ in asked])):
-            for text, (_, right), found in zip(texts, asked, answers[mode].parts[part].columns["mrr"], strict=True):
+        written = [(name, right) for name, right in asked]
+        typos = [(with_typos(name, seed), right) for seed in range(MOST_VARIANTS) for name, right in asked]
+        for part, queries in (("written", written), ("typos", typos)):
+            found_ranks = answers[mode].parts[part].columns["mrr"]
+            for (text, right), found in zip(queries, found_ranks, strict=True):
                 hits = search.search([text], 100, mode=mode)[0]
                 scores = {hit.concept: hit.score for hit in hits}
                 own = max(scores.get(concept, -9) for concept in right)
                 rank = 1 + sum(score > own for concept, score in scores.items() if concept not in right)
                 ties = sum(score == own for concept, score in scores.items() if concept not in right)
                 assert found == pytest.approx(0 if own == -9 else 1 / (rank + ties / 2), rel=0.35), (mode, text)
+
+
+def test_names_are_resampled_with_all_their_typos(answers: dict[str, Answer]) -> None:
+    for answer in answers.values():
+        written, typos = answer.parts["written"], answer.parts["typos"]
+        assert answer.about["typos_per_name"] == MOST_VARIANTS
+        assert list(typos.queries) == list(written.queries) * MOST_VARIANTS
+        np.testing.assert_array_equal(typos.units, np.tile(written.units, MOST_VARIANTS))
 
 
 def test_all_modes_are_asked_the_same(answers: dict[str, Answer]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from tiny_thorax import CURIE, concept_rows, unit_rows, write_encoder
 
 from kgkit.encoder.artifact import ConceptEncoder, FloatArray, load_encoder
@@ -20,6 +22,7 @@ from kgkit.search.build import build_index
 from kgkit.search.concept_search import ConceptSearch, open_search
 from kgkit.search.dense import KINDS
 from kgkit.search.filters import ConceptFilter
+from kgkit.search.layout import map_arrays
 from kgkit.search.vectors import OWN_SHARE
 from kgkit.types import SearchHit
 
@@ -386,6 +389,33 @@ def test_damaged_indexes_are_refused(tmp_path: Path, name: str, damage: bytes | 
     with pytest.raises(InputError, match=r"damaged index .*run: kgkit index") as caught:
         open_search(folder).search_vectors(unit_rows(1, 16, 1), 3)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("array", ["name.rows", "concept.rows", "entry.strings", "entry.sources", "row.sources"])
+def test_rows_that_do_not_exist_are_damage(tmp_path: Path, array: str) -> None:
+    folder = write_encoder(tmp_path / "encoder", unit_rows(50, 16, 1))
+    build_index(folder)
+    path = folder / "index" / "arrays.safetensors"
+    arrays = dict(map_arrays(path))
+    content = {name: np.full_like(values, 1 << 30) if name == array else np.array(values)
+               for name, values in arrays.items()}  # fmt: skip
+    save_file(content, path)
+    search = open_search(folder)
+    if array in ("name.rows", "concept.rows", "entry.strings"):
+        ask = partial(search.search, [load_encoder(folder).table["name"][0]])  # by letters, for want of a text tower
+    else:
+        ask = partial(search.search_vectors, unit_rows(1, 16, 1))
+    with pytest.raises(InputError, match=rf"damaged index \(its parts disagree\); run: kgkit index {folder}$"):
+        ask()
+
+
+def test_damage_of_the_encoder_itself_is_not_laid_on_the_index(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "encoder", unit_rows(50, 16, 1))
+    build_index(folder)
+    path = folder / "vectors.safetensors"
+    path.write_bytes(path.read_bytes()[:-64])
+    with pytest.raises(InputError, match=r"vectors.safetensors: damaged or missing .*a part of the encoder itself$"):
+        open_search(folder).search_vectors(unit_rows(1, 16, 1), 3)
 
 
 @pytest.mark.parametrize("lost", ["dense", "num_concepts", "reads_text"])

@@ -390,7 +390,7 @@ def test_filters_may_be_repeated(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "no query; give some words, or a file of them with --file"), ([""], "query 1 of 1 is empty"),
+    [([], "no query; give some words, a file of them with --file, or"), ([""], "query 1 of 1 is empty"),
      (["lung", "-k", "0"], "k is 0, expected 1 or more"), (["lung", "--source", "TS"], "vocabulary 'TS'"),
      (["--file", "none.txt"], "none.txt: cannot be read (No such file or directory)"), (["x" * 3000], "3,000 char"),
      (["lung", "--mode", "both"], "unknown mode 'both'")],
