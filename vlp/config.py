@@ -84,6 +84,8 @@ class TargetConfig:
         closure: Whether a present concept makes its is-a ancestors present and an absent one its descendants absent.
         vectors: What a query is asked with: its `concept` vector, the `text` vector of its words, or, as controls of
             what the vectors are worth, the vector of another concept (`shuffled`) or a `random` one.
+        ask_broader: Whether a concept that training never heard of is asked with what is broader than it and was
+            taught, beside its own vector.
         synonym_rate: Probability that a training step asks a concept with the text vector of one of its names.
         min_count: Training studies in which a concept is present (after closure) to make it a query.
         max_fraction: An ancestor that no report names is left out if more than this part of the studies have it.
@@ -93,6 +95,7 @@ class TargetConfig:
     queries: Literal["frequent", "kad"] = "frequent"
     closure: bool = True
     vectors: VectorKind = "concept"
+    ask_broader: bool = True
     synonym_rate: Fraction = 0.0
     min_count: Count = 10
     max_fraction: Fraction = 0.5

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,6 +46,7 @@ from vlp.knowledge import NORMAL, Knowledge
 from vlp.loop import make_accelerator
 from vlp.metrics import FloatArray
 from vlp.model import film_logits
+from vlp.queries import vector_of_unseen
 from vlp.run_folder import RUN_FILE, refuse_another_run
 from vlp.towers import ImageTower, load_tower
 from vlp.training import fit
@@ -201,7 +203,11 @@ def _left_out(task: _Task) -> tuple[str, ...]:
 
 
 def _pooled(task: _Task, seed: int, left_out: tuple[str, ...], folder: Path) -> dict[str, FloatArray]:
-    """Study -> probability of each finding, float64 [F], from the fold that did not train on it."""
+    """Study -> score of each finding, float64 [F], from the fold that did not train on it.
+
+    A probability; of a finding left out the rank among the fold's studies, in (0, 1). What was never taught has no
+    level of its own: each fold's model answers it higher or lower as a whole, and only the order means something.
+    """
     scores: dict[str, FloatArray] = {}
     for fold in range(task.config.folds):
         for label in left_out or ("",):
@@ -209,9 +215,12 @@ def _pooled(task: _Task, seed: int, left_out: tuple[str, ...], folder: Path) -> 
             if not path.is_file():
                 write_json_atomically(path, _run_fold(task, fold, seed, label, path.with_suffix(".run")))
             columns = [row for row, column in enumerate(task.asked) if not left_out or column.name == label]
-            for study_id, values in json.loads(path.read_text(encoding="utf-8")).items():
+            said = json.loads(path.read_text(encoding="utf-8"))
+            table = np.array(list(said.values()))
+            table = rankdata(table, axis=0) / (len(table) + 1) if left_out else table
+            for study_id, values in zip(said, table, strict=True):
                 row = scores.setdefault(study_id, np.full(len(task.asked), np.nan))
-                row[columns] = np.asarray(values)[columns]
+                row[columns] = values[columns]
     return scores
 
 
@@ -269,21 +278,20 @@ def _train_and_ask(
     folder.mkdir(parents=True, exist_ok=True)
     model, _ = fit((sets[0], sets[1]), questions, task.tower, recipe, accelerator, folder)
     looks = task.cache.look(torch.zeros(len(test), dtype=torch.int64), task.cache.rows_of(test))
-    logits = film_logits(model, looks, _vectors(task.asked, questions, knowledge))
+    logits = film_logits(model, looks, _vectors(task.asked, questions, knowledge, recipe))
     found: FloatArray = logits.double().sigmoid().numpy()
     return found
 
 
-def _vectors(asked: Sequence[Asked], questions: Questions, knowledge: Knowledge) -> Tensor:
+def _vectors(asked: Sequence[Asked], questions: Questions, knowledge: Knowledge, recipe: VlpRecipe) -> Tensor:
     """What the findings are asked with: as in training where they were, float32 [F, E]."""
-    trained = {query.concept: row for row, query in enumerate(questions.queries)}
+    taught = {query.concept: vector for query, vector in zip(questions.queries, questions.vectors, strict=True)}
+    helping = taught if recipe.targets.ask_broader else {}
     vectors = []
     for column in asked:
-        row = trained.get(column.query.concept or "")
-        if row is not None:
-            vectors.append(questions.vectors[row])
-        else:
-            vectors.append(torch.from_numpy(knowledge.vectors([knowledge.ask(column.query.concept or "")]))[0])
+        concept = column.query.concept or ""
+        own = taught.get(concept)
+        vectors.append(vector_of_unseen(knowledge.ask(concept), knowledge, helping) if own is None else own)
     return torch.stack(vectors)
 
 

@@ -165,6 +165,12 @@ class Knowledge:
             vectors[by_concept] = self.encoder.embed_concepts([asked[row].concept for row in by_concept])
         return vectors
 
+    def broader(self, query: AskedConcept) -> frozenset[str]:
+        """What is broader than a query; in the control `shuffled`, than the concept whose vector it has."""
+        if self.kind == "shuffled":
+            query = self._exchanged(query)
+        return self.ancestors(query.concept) if query.concept else frozenset()
+
     def _exchanged(self, query: AskedConcept) -> AskedConcept:
         """The concept whose vector this one gets in the control: a finding that of another finding, and so on.
 

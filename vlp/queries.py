@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kgkit.interface import ConceptEncoder, InputError, load_encoder, load_findings
 from vlp.artifact import VlpModel
@@ -65,11 +66,34 @@ def resolve_queries(
             if row is None:
                 concept = denoted.concept or None
                 queries.append(Query(words.strip(), concept, denoted.is_text_encoded, is_seen=False))
-                vectors.append(torch.from_numpy(knowledge.vectors([denoted]))[0])
+                taught = {query.concept: model.query_vectors[at] for at, query in enumerate(model.queries)}
+                taught = taught if model.recipe.targets.ask_broader else {}
+                vectors.append(vector_of_unseen(denoted, knowledge, taught))
                 continue
         queries.append(trained.query(row, words))
         vectors.append(model.query_vectors[row])
     return ResolvedQueries(tuple(queries), torch.stack(vectors))
+
+
+def vector_of_unseen(query: AskedConcept, knowledge: Knowledge, taught: Mapping[str, Tensor]) -> Tensor:
+    """What a query that was not trained on is asked with: its own vector and, as much, those of what is broader.
+
+    How films of a broader concept look was learnt; how the network takes a vector it never saw is chance. Compare
+    ConSE (Norouzi et al. 2014), which answers through what was taught as well, but through what is similar.
+
+    Args:
+        query: The query.
+        knowledge: Knows its vector and what is broader.
+        taught: Concept -> vector it was trained with, float32 [E]; empty to leave the query alone.
+
+    Returns:
+        float32 [E], unit norm.
+    """
+    own = torch.from_numpy(knowledge.vectors([query]))[0]
+    broader = [taught[concept] for concept in sorted(knowledge.broader(query) & taught.keys())]
+    if not broader:
+        return own
+    return F.normalize(own + F.normalize(torch.stack(broader).mean(0), dim=0), dim=0)
 
 
 def open_knowledge(model: VlpModel, encoder_dir: Path | None, wanted: str) -> Knowledge:

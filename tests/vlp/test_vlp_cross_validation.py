@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from tiny_vlp import EFFUSION
@@ -95,6 +96,14 @@ def test_a_finding_left_out_is_asked_of_models_that_never_heard_of_it(
     table = predictions(config.out_dir)
     assert [name for name in table.columns if name.startswith("probability:")] == ["probability:Effusion"]
     assert summary["seeds"]["0"]["findings"] == ["Effusion"]
+    told = table["probability:Effusion"].to_numpy()
+    column = load_data(config.data_dir).labels.index("Effusion")
+    for fold in range(3):  # the order within a fold is all that counts
+        said = json.loads((config.out_dir / "seed-0" / f"fold-{fold}-Effusion.json").read_text())
+        order = np.argsort([values[column] for values in said.values()])
+        ranks = told[[table["study_id"].cast(pl.String).to_list().index(study_id) for study_id in said]]
+        assert (np.diff(ranks[order]) >= 0).all()
+        assert ranks.mean() == pytest.approx(0.5)
     with pytest.raises(InputError, match="no label 'Efusion'; did you mean 'Effusion'"):
         cross_validate(replace(config, out_dir=tmp_path / "X", left_out=("Efusion",)))
     assert not (tmp_path / "X.partial").exists()

@@ -12,7 +12,8 @@ from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import choose_questions
 from vlp.data.left_out import leave_out, mask_what_changed
 from vlp.data.prepared import PreparedData, load_data
-from vlp.knowledge import NORMAL, Knowledge
+from vlp.knowledge import NORMAL, Knowledge, VectorKind
+from vlp.queries import vector_of_unseen
 from vlp.types import TargetValue
 
 
@@ -74,3 +75,27 @@ def test_what_the_finding_had_implied_is_unknown_and_nothing_else_changes(
     normal = knowledge.concept_of_finding(knowledge.findings[NORMAL])
     assert {concept for concept, count in implied.items() if count} <= {DISEASE, normal}
     assert torch.equal(masked.vectors, left.vectors)
+
+
+def test_what_was_never_taught_is_asked_through_what_is_broader_and_was(knowledge: Knowledge) -> None:
+    query = knowledge.ask(EFFUSION)
+    own = torch.from_numpy(knowledge.vectors([query]))[0]
+    up, other = torch.nn.functional.normalize(torch.randn(2, len(own)), dim=1)
+    assert torch.equal(vector_of_unseen(query, knowledge, {}), own)
+    assert torch.equal(vector_of_unseen(query, knowledge, {MASS: other, CARDIOMEGALY: other}), own)
+    mixed = vector_of_unseen(query, knowledge, {MASS: other, DISEASE: up})
+    assert float(mixed.norm()) == pytest.approx(1, abs=1e-6)
+    assert torch.allclose(mixed, torch.nn.functional.normalize(own + up, dim=0), atol=1e-6)
+    assert float(mixed @ own) == pytest.approx(float(mixed @ up), abs=1e-5)
+    words = knowledge.find("something else")
+    assert knowledge.broader(words) == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["concept", "text", "random", "shuffled"])
+def test_the_control_is_asked_through_what_is_broader_than_its_wrong_concept(
+    tiny_encoder_dir: Path, kind: VectorKind
+) -> None:
+    source = Knowledge(load_encoder(tiny_encoder_dir), load_findings(), kind)
+    found = {concept: source.broader(source.ask(concept)) for concept in (EFFUSION, CARDIOMEGALY, MASS)}
+    right = {concept: source.ancestors(concept) for concept in found}
+    assert (found == right) == (kind != "shuffled")
