@@ -28,7 +28,6 @@ from kgkit.interface import (
     choices,
     load_encoder,
     load_findings,
-    partial_folder,
     publish_folder,
     recipe_to_dict,
     write_json_atomically,
@@ -47,7 +46,7 @@ from vlp.loop import make_accelerator
 from vlp.metrics import FloatArray
 from vlp.model import film_logits
 from vlp.queries import vector_of_unseen
-from vlp.run_folder import RUN_FILE, refuse_another_run
+from vlp.run_folder import open_run
 from vlp.towers import ImageTower, load_tower
 from vlp.training import fit
 from vlp.types import Query
@@ -151,11 +150,7 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     knowledge = Knowledge(encoder, load_findings(), config.recipe.targets.vectors)
     asked = _asked(data, knowledge)
     _check_left_out(config, asked)
-    partial = config.out_dir.with_name(config.out_dir.name + ".partial")
-    if config.resume and not partial.exists():
-        raise InputError("nothing to resume: there is no stopped run here", partial)
-    partial_folder(config.out_dir, keep=config.resume)
-    _check_run(config, data, encoder.digest, partial)
+    partial = open_run(config.out_dir, _run(config, data, encoder.digest), resume=config.resume)
     device = make_accelerator(config.recipe).device
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(device)
     cache = cache_films(tower, data, films, config.recipe.tower, device)
@@ -169,16 +164,14 @@ def _check_left_out(config: CrossValidateConfig, asked: Sequence[Asked]) -> None
             raise InputError(f"no label {label!r}; {choices(label, known)}")
 
 
-def _check_run(config: CrossValidateConfig, data: PreparedData, encoder_digest: str, partial: Path) -> None:
-    run = {
+def _run(config: CrossValidateConfig, data: PreparedData, encoder_digest: str) -> dict[str, Any]:
+    return {
         "recipe": recipe_to_dict(config.recipe),
         "data_digest": data.digest,
         "encoder_digest": encoder_digest,
         "folds": config.folds,
         "probe": config.probe,
     }
-    refuse_another_run(partial, run)
-    write_json_atomically(partial / RUN_FILE, run)
 
 
 def _asked(data: PreparedData, knowledge: Knowledge) -> tuple[Asked, ...]:

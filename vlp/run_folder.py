@@ -1,4 +1,4 @@
-"""What a stopped run was about: run.json in its partial folder, so that no other run goes on with it."""
+"""The folder a run works in, and what the run is about: run.json there, so that no other run goes on with it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kgkit.interface import InputError
+from kgkit.interface import InputError, partial_folder, write_json_atomically
 
 RUN_FILE = "run.json"
 
 
-def refuse_another_run(partial: Path, run: Mapping[str, Any]) -> None:
+def open_run(out_dir: Path, run: Mapping[str, Any], *, resume: bool) -> Path:
+    """The folder in which a run makes `out_dir`: a new one, or that of the stopped run that it goes on with.
+
+    Args:
+        out_dir: What will be published.
+        run: What this run is about; values that JSON knows.
+        resume: Whether to go on with a stopped run.
+
+    Raises:
+        InputError: as `check_stopped_run`, if it resumes.
+    """
+    if resume:
+        check_stopped_run(out_dir, run)
+    partial = partial_folder(out_dir, keep=resume)
+    write_json_atomically(partial / RUN_FILE, run)
+    return partial
+
+
+def check_stopped_run(out_dir: Path, run: Mapping[str, Any]) -> None:
     """Refuse to go on with a run that was begun with other inputs; a folder that does not say is taken.
 
     Args:
-        partial: Where the stopped run worked.
-        run: What this run is about, as it would be written; values that JSON knows.
+        out_dir: What the run makes.
+        run: What this run is about.
 
     Raises:
-        InputError: naming what changed.
+        InputError: if there is no stopped run, or naming what changed.
     """
+    partial = partial_path(out_dir)
+    if not partial.exists():
+        raise InputError("nothing to resume: there is no stopped run here", partial)
     path = partial / RUN_FILE
     if not path.is_file():
         return
@@ -29,3 +50,8 @@ def refuse_another_run(partial: Path, run: Mapping[str, Any]) -> None:
     changed = [key for key, value in json.loads(json.dumps(run)).items() if begun.get(key) != value]
     if changed:
         raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", partial)
+
+
+def partial_path(out_dir: Path) -> Path:
+    """Where a run works before `out_dir` is published."""
+    return out_dir.with_name(out_dir.name + ".partial")

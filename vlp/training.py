@@ -16,8 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kgkit.interface import (
-    InputError,
-    partial_folder,
     publish_folder,
     read_manifest,
     recipe_to_dict,
@@ -38,7 +36,7 @@ from vlp.losses import query_loss, target_weights
 from vlp.methods import FilmModel, build_network
 from vlp.model import film_logits
 from vlp.model_card import model_card
-from vlp.run_folder import RUN_FILE, refuse_another_run
+from vlp.run_folder import RUN_FILE, check_stopped_run, open_run, partial_path
 from vlp.towers import ImageTower, load_tower, weights_digest
 
 _FILMS_AT_ONCE = 64
@@ -163,16 +161,12 @@ def _open_partial(
         "encoder_digest": questions.encoder_digest,
         "tower_sha256": tower.spec.weights_sha256,
     }
-    partial = config.out_dir.with_name(config.out_dir.name + ".partial")
     if config.resume:
-        if not partial.exists():
-            raise InputError("nothing to resume: there is no stopped run here", partial)
-        refuse_another_run(partial, run)
+        check_stopped_run(config.out_dir, run)  # in every process
     if accelerator.is_main_process:
-        partial = partial_folder(config.out_dir, keep=config.resume)
-        write_json_atomically(partial / RUN_FILE, run)
+        open_run(config.out_dir, run, resume=config.resume)
     accelerator.wait_for_everyone()
-    return partial
+    return partial_path(config.out_dir)
 
 
 def _summarise(

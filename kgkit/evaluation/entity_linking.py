@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from kgkit.encoder.names import normalise
 from kgkit.errors import InputError
 from kgkit.evaluation.name_bank import TextQueries, name_bank, queries_of, retrieval_ranks
 from kgkit.evaluation.outcomes import Answer, rank_outcomes
-from kgkit.evaluation.pubtator import DiseaseMention, corpus_file, read_pubtator
+from kgkit.evaluation.pubtator import DiseaseMention, corpus_file, read_documents, read_pubtator
 from kgkit.evaluation.retrieval import NO_TEXT, MakeScores, by_grams, by_vectors
 from kgkit.evaluation.search_quality import search_index, searched_ranks
 from kgkit.linking.abbreviations import find_abbreviations, write_out
@@ -29,7 +28,6 @@ Words = Callable[[DiseaseMention], str]
 ALONE, IN_TEXT = "search", "search in text"
 """What concept search is asked: the words of a mention, or those with the abbreviations that its text defines."""
 _HITS = (1, 5)
-_TEXT = re.compile(r"(\d+)\|[ta]\|(.*)", re.DOTALL)
 
 
 def entity_linking(folder: Path, data: Path, file: str | None = None) -> Answer:
@@ -120,11 +118,7 @@ def _words(mention: DiseaseMention) -> str:
 
 def _words_in_text(path: Path) -> Words:
     """Mentions with the abbreviations that their document defines written out."""
-    texts: dict[str, list[str]] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        if (found := _TEXT.match(line)) is not None:
-            texts.setdefault(found[1], []).append(found[2])
-    forms = {document: find_abbreviations("\n".join(parts)) for document, parts in texts.items()}
+    forms = {document: find_abbreviations(text) for document, text in read_documents(path).items()}
     return lambda mention: write_out(mention.text, forms.get(mention.document, {}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kgkit.errors import InputError
 
-_TEXT = re.compile(r"(\d+)\|([ta])\|")
+_TEXT = re.compile(r"(\d+)\|[ta]\|(.*)")
 _FIELDS = 6
 _ORDER = ("develop", "test", "train")
 
@@ -62,12 +62,7 @@ def read_pubtator(path: Path) -> list[DiseaseMention]:
         InputError: if it is not UTF-8, a line is neither text nor annotation, or there is no mention.
     """
     mentions = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable as text ({error})", path) from error
-    for number, raw in enumerate(lines, start=1):
-        line = raw.removesuffix("\r")
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip() or _TEXT.match(line):
             continue
         fields = line.split("\t")
@@ -79,6 +74,26 @@ def read_pubtator(path: Path) -> list[DiseaseMention]:
     if not mentions:
         raise InputError("no mention in this file", path)
     return mentions
+
+
+def read_documents(path: Path) -> dict[str, str]:
+    """PubMed id -> title, newline, abstract.
+
+    Raises:
+        InputError: if it is not UTF-8.
+    """
+    texts: dict[str, list[str]] = {}
+    for line in _lines(path):
+        if (found := _TEXT.match(line)) is not None:
+            texts.setdefault(found[1], []).append(found[2])
+    return {document: "\n".join(parts) for document, parts in texts.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.removesuffix("\r") for line in path.read_text(encoding="utf-8").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable as text ({error})", path) from error
 
 
 def _curie(identifier: str) -> str:

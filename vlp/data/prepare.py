@@ -18,10 +18,8 @@ from kgkit.interface import (
     choices,
     load_encoder,
     load_linker,
-    partial_folder,
     progress,
     publish_folder,
-    write_json_atomically,
     write_manifest,
     write_text_atomically,
 )
@@ -41,7 +39,7 @@ from vlp.data.prepared import (
 from vlp.data.readers import READERS
 from vlp.data.source import ReadOptions, Skipped, SourceData, skip_counts
 from vlp.data.splits import SplitOptions, split_patients
-from vlp.run_folder import RUN_FILE, refuse_another_run
+from vlp.run_folder import RUN_FILE, open_run
 from vlp.types import ImageRef, Study
 
 NO_REPORT = "missing report: the study is kept, without mentions"
@@ -172,15 +170,7 @@ def _open_partial(config: PrepareConfig, source: SourceData, studies: Sequence[S
         "side": config.decode.side,
         "films": _films_digest(image for study in studies for image in study.images),
     }
-    partial = config.out_dir.with_name(config.out_dir.name + ".partial")
-    if config.decode.resume:
-        if not (partial / RUN_FILE).is_file():
-            raise InputError("nothing to resume: there is no stopped run here", partial)
-        refuse_another_run(partial, run)
-        return partial_folder(config.out_dir, keep=True)
-    partial = partial_folder(config.out_dir)
-    write_json_atomically(partial / RUN_FILE, run)
-    return partial
+    return open_run(config.out_dir, run, resume=config.decode.resume)
 
 
 def _films_digest(images: Any) -> str:

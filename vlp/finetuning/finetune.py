@@ -23,7 +23,6 @@ import polars as pl
 from kgkit.interface import (
     InputError,
     choices,
-    partial_folder,
     publish_folder,
     sha256_file,
     write_json_atomically,
@@ -43,7 +42,7 @@ from vlp.finetuning.tower import Finetuner, FullConfig
 from vlp.knowledge import NORMAL
 from vlp.loop import CHECKPOINT
 from vlp.metrics import FloatArray
-from vlp.run_folder import RUN_FILE, refuse_another_run
+from vlp.run_folder import RUN_FILE, open_run
 
 MODES = ("probe", "full")
 _KEPT = "features"
@@ -168,14 +167,7 @@ def _open_folder(config: FinetuneConfig, data: PreparedData) -> Path:
         "fractions": sorted(set(config.fractions)),
         "seeds": config.seeds,
     }
-    folder = config.out_dir.with_name(config.out_dir.name + ".partial")
-    if config.resume:
-        if not folder.exists():
-            raise InputError("nothing to resume: there is no stopped run here", folder)
-        refuse_another_run(folder, run)
-    folder = partial_folder(config.out_dir, keep=config.resume)
-    write_json_atomically(folder / RUN_FILE, run)
-    return folder
+    return open_run(config.out_dir, run, resume=config.resume)
 
 
 def _prepare(config: FinetuneConfig, model: VlpModel, data: PreparedData, folder: Path) -> _Run:

@@ -19,7 +19,7 @@ from kgkit.encoder.artifact import load_encoder
 from kgkit.errors import InputError
 from kgkit.evaluation.entity_linking import entity_linking, read_mesh_matches
 from kgkit.evaluation.evaluate import evaluate, held_out_metrics
-from kgkit.evaluation.pubtator import corpus_file, read_pubtator
+from kgkit.evaluation.pubtator import corpus_file, read_documents, read_pubtator
 from kgkit.evaluation.report import evaluation_lines
 from kgkit.resources import resource
 
@@ -278,6 +278,9 @@ def test_the_real_sets_are_read_whole() -> None:
         name: len(read_pubtator(folder / "ncbi_disease" / f"NCBI{name}set_corpus.txt")) for name in ("develop", "train")
     }
     assert counts == {"develop": 787, "train": 5145}
+    develop = folder / "ncbi_disease" / "NCBIdevelopset_corpus.txt"
+    texts = read_documents(develop)
+    assert all(texts[each.document][each.start : each.end] == each.text for each in read_pubtator(develop))
     found = evaluate(Path("none"), "assertion", folder / "negex")
     assert found["negation"]["num_queries"] == 1436
     assert found["negation"]["f1"] >= 0.95
