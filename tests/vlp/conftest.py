@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_vlp import FILM_SIDE, write_encoder, write_openi
 
+from kgkit.interface import load_encoder, load_findings
 from vlp.config import (
     LossConfig,
     ModelConfig,
@@ -20,6 +21,8 @@ from vlp.config import (
     VlpRecipe,
 )
 from vlp.data.prepare import PrepareConfig, prepare
+from vlp.data.prepared import PreparedData, load_data
+from vlp.knowledge import Knowledge
 from vlp.training import train
 
 
@@ -37,6 +40,11 @@ def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     write_encoder(folder, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def knowledge(tiny_encoder_dir: Path) -> Knowledge:
+    return Knowledge(load_encoder(tiny_encoder_dir), load_findings())
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +106,8 @@ def tiny_model_dir(
 @pytest.fixture
 def openi_copy(tiny_openi_dir: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_openi_dir, tmp_path / "SRC"))
+
+
+@pytest.fixture
+def data(tiny_data_dir: Path) -> PreparedData:
+    return load_data(tiny_data_dir)

@@ -11,20 +11,10 @@ from kgkit.interface import load_encoder, load_findings
 from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import choose_questions
 from vlp.data.left_out import leave_out, mask_what_changed
-from vlp.data.prepared import PreparedData, load_data
+from vlp.data.prepared import PreparedData
 from vlp.knowledge import NORMAL, Knowledge, VectorKind
 from vlp.queries import vector_of_unseen
 from vlp.types import TargetValue
-
-
-@pytest.fixture(scope="module")
-def knowledge(tiny_encoder_dir: Path) -> Knowledge:
-    return Knowledge(load_encoder(tiny_encoder_dir), load_findings())
-
-
-@pytest.fixture
-def data(tiny_data_dir: Path) -> PreparedData:
-    return load_data(tiny_data_dir)
 
 
 @pytest.mark.parametrize("concept", [EFFUSION, DISEASE])

@@ -13,22 +13,12 @@ from kgkit.interface import load_encoder, load_findings
 from vlp.config import TowerConfig, TrainConfig, VlpRecipe
 from vlp.data.dataset import choose_questions
 from vlp.data.film_cache import cache_films
-from vlp.data.prepared import PreparedData, load_data
+from vlp.data.prepared import PreparedData
 from vlp.data.report_text import Sentence, entity_text, report_sentences
 from vlp.features import cache_features
 from vlp.knowledge import Knowledge
 from vlp.towers import load_tower
 from vlp.views import fixed_views
-
-
-@pytest.fixture(scope="module")
-def knowledge(tiny_encoder_dir: Path) -> Knowledge:
-    return Knowledge(load_encoder(tiny_encoder_dir), load_findings())
-
-
-@pytest.fixture
-def data(tiny_data_dir: Path) -> PreparedData:
-    return load_data(tiny_data_dir)
 
 
 def test_sentences_hold_their_mentions_and_no_heading(data: PreparedData) -> None:

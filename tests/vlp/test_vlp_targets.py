@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_vlp import CARDIOMEGALY, DISEASE, EFFUSION, MASS
 
-from kgkit.interface import load_encoder, load_findings
 from vlp.config import TargetConfig
 from vlp.data.prepared import MENTION_COLUMNS
 from vlp.data.targets import choose_concepts, close_targets, report_states
@@ -19,11 +16,6 @@ from vlp.types import TargetValue
 NORMAL = "finding:normal"
 CONCEPTS = (CARDIOMEGALY, DISEASE, EFFUSION, MASS)
 RANK = {"absent": 0, "uncertain": 1, "present": 2}
-
-
-@pytest.fixture(scope="module")
-def knowledge(tiny_encoder_dir: Path) -> Knowledge:
-    return Knowledge(load_encoder(tiny_encoder_dir), load_findings())
 
 
 def mention_table(*rows: tuple[str, str, str], **changed: str) -> pl.DataFrame:
