@@ -64,6 +64,24 @@ def test_the_text_tower_is_that_of_a_run_on_texts_alone(train: Train) -> None:
     assert not np.array_equal(both.vectors, alone.vectors), "the graph tower learnt nothing"
 
 
+def test_without_texts_to_learn_from_facts_are_learnt_from_the_start(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A published benchmark has one text per entity: nothing is contrasted, and no turn is waited for."""
+    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
+    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
+    names = [f"thing {letter}" for letter in "abcdefghij"]
+    facts = [f"{one}\tnext to\t{other}\n" for one, other in zip(names, names[1:], strict=False)]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for part, lines in {"train": facts[:-2], "valid": facts[-2:-1], "test": facts[-1:]}.items():
+        (folder / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
+    train_encoder(folder, tmp_path / "OUT", tiny_recipe(*HALVES))
+    log = log_of(load_encoder(tmp_path / "OUT"))
+    assert all(set(line["losses"]) - {"total"} <= {"relation", "alignment"} for line in log)
+    assert log[0]["losses"]["relation"] > log[-1]["losses"]["relation"]
+
+
 def test_the_control_has_the_same_text_tower_and_other_concept_vectors(train: Train) -> None:
     true, shuffled = train(*HALVES), train(*HALVES, "held_out.control=shuffled-graph")
     np.testing.assert_array_equal(true.name_vectors, shuffled.name_vectors)
