@@ -82,12 +82,25 @@ def test_flipping_present_to_absent_changes_the_targets(knowledge: Knowledge) ->
     assert (present != absent).any()
 
 
-def test_a_film_with_a_finding_is_not_normal(knowledge: Knowledge) -> None:
-    mentions = mention_table(
-        ("a", NORMAL, "present"), ("a", MASS, "present"), ("b", NORMAL, "present"), ("c", MASS, "present")
-    )
-    column = targets_of(mentions, ["a", "b", "c"], knowledge, (NORMAL,))[:, 0]
-    assert column.tolist() == [TargetValue.ABSENT, TargetValue.PRESENT, TargetValue.UNMENTIONED]
+@pytest.mark.parametrize(
+    ("said", "normal"),
+    [
+        ([(NORMAL, "present"), (MASS, "present")], TargetValue.ABSENT),
+        ([(MASS, "present")], TargetValue.ABSENT),
+        ([(MASS, "present"), (EFFUSION, "uncertain")], TargetValue.ABSENT),
+        ([(MASS, "absent"), (EFFUSION, "uncertain")], TargetValue.UNCERTAIN),
+        ([(NORMAL, "present"), (EFFUSION, "uncertain")], TargetValue.UNCERTAIN),
+        ([(MASS, "absent"), (EFFUSION, "absent")], TargetValue.PRESENT),
+        ([(NORMAL, "present")], TargetValue.PRESENT),
+        ([(NORMAL, "absent"), (EFFUSION, "absent")], TargetValue.ABSENT),
+        ([], TargetValue.UNMENTIONED),
+    ],
+)
+def test_normal_is_what_the_whole_report_says(
+    knowledge: Knowledge, said: list[tuple[str, str]], normal: TargetValue
+) -> None:
+    mentions = mention_table(*(("a", concept, certainty) for concept, certainty in said), ("b", MASS, "absent"))
+    assert targets_of(mentions, ["a", "b"], knowledge, (NORMAL,))[:, 0].tolist() == [normal, TargetValue.PRESENT]
 
 
 cells = st.tuples(st.sampled_from("xyz"), st.sampled_from(CONCEPTS), st.sampled_from(sorted(RANK)))

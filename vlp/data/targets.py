@@ -68,7 +68,7 @@ def report_states(mentions: pl.DataFrame, study_ids: Sequence[str], knowledge: K
             continue
         key = (row_of[study_id], concept)
         best[key] = max(best.get(key, -1), _ORDER[certainty])
-    _deny_normal(best, knowledge)
+    _settle_normal(best, knowledge)
     concepts = tuple(sorted({concept for _, concept in best}))
     column_of = {concept: column for column, concept in enumerate(concepts)}
     shape = (len(row_of), len(concepts))
@@ -136,14 +136,20 @@ def choose_concepts(reports: ReportStates, config: TargetConfig, knowledge: Know
     return {candidates[row]: int(counts[row]) for row in sorted(chosen)}
 
 
-def _deny_normal(best: dict[tuple[int, str], int], knowledge: Knowledge) -> None:
-    """A film with any present finding is not normal, though its report may say "no acute disease"."""
+def _settle_normal(best: dict[tuple[int, str], int], knowledge: Knowledge) -> None:
+    """`normal` is what the whole report says: denied by a present finding, doubted by an uncertain one, else present.
+
+    A report may say "no acute disease" beside a finding, and most normal ones deny this and that and say no more.
+    """
     normal = knowledge.canonical(FINDING_PREFIX + NORMAL)
-    present = _ORDER[Certainty.PRESENT.value]
-    abnormal = {row for (row, concept), value in best.items() if value == present and concept != normal}
-    for row in abnormal:
-        if normal is not None and (row, normal) in best:
-            best[row, normal] = _ORDER[Certainty.ABSENT.value]
+    if normal is None:
+        return
+    worst: dict[int, int] = {}
+    for (row, concept), value in best.items():
+        worst[row] = max(worst.get(row, 0), 0 if concept == normal else value)
+    for row, value in worst.items():
+        opposite = _ORDER[Certainty.PRESENT.value] - value
+        best[row, normal] = opposite if value else best.get((row, normal), opposite)
 
 
 def _why_unused(section: str, kind: str, temporality: str, experiencer: str, concept: str | None) -> str:
