@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_without_texts_to_learn_from_facts_are_learnt_from_the_start(
     monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
     monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
     names = [f"thing {letter}" for letter in "abcdefghij"]
-    facts = [f"{one}\tnext to\t{other}\n" for one, other in zip(names, names[1:], strict=False)]
+    facts = [f"{one}\tnext to\t{other}\n" for one, other in itertools.pairwise(names)]
     folder = tmp_path / "set"
     folder.mkdir()
     for part, lines in {"train": facts[:-2], "valid": facts[-2:-1], "test": facts[-1:]}.items():
