@@ -78,9 +78,14 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def partial_path(final: Path) -> Path:
+    """Where `final` is prepared before it is published."""
+    return final.with_name(final.name + ".partial")
+
+
 def partial_folder(final: Path, *, keep: bool = False) -> Path:
     """The folder in which `final` is prepared; emptied first unless `keep` (a resumed run)."""
-    partial = final.with_name(final.name + ".partial")
+    partial = partial_path(final)
     if partial.exists() and not keep:
         shutil.rmtree(partial)
     try:

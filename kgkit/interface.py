@@ -7,6 +7,7 @@ from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.errors import InputError, KgkitError, UnknownConceptError, choices
 from kgkit.files import (
     partial_folder,
+    partial_path,
     publish_folder,
     read_manifest,
     sha256_file,
@@ -54,6 +55,7 @@ __all__ = [
     "load_linker",
     "load_recipe",
     "partial_folder",
+    "partial_path",
     "progress",
     "publish_folder",
     "read_manifest",

@@ -151,7 +151,7 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     asked = _asked(data, knowledge)
     _check_left_out(config, asked)
     partial = open_run(config.out_dir, _run(config, data, encoder.digest), resume=config.resume)
-    device = make_accelerator(config.recipe).device
+    device = make_accelerator(config.recipe.optimizer).device
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(device)
     cache = cache_films(tower, data, films, config.recipe.tower, device)
     return _Task(config, data, films, tower, cache, folds, knowledge, asked, partial)
@@ -267,7 +267,7 @@ def _train_and_ask(
     for split in ("train", "val"):
         films = task.films.filter(pl.col("study_id").is_in(list(questions.targets[split])))
         sets.append(film_set(questions, split, task.cache, films))
-    accelerator = make_accelerator(recipe)
+    accelerator = make_accelerator(recipe.optimizer)
     folder.mkdir(parents=True, exist_ok=True)
     model, _ = fit((sets[0], sets[1]), questions, task.tower, recipe, accelerator, folder)
     looks = task.cache.look(torch.zeros(len(test), dtype=torch.int64), task.cache.rows_of(test))

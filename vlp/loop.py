@@ -32,7 +32,7 @@ from vlp.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from vlp.config import OptimizerConfig, VlpRecipe
+from vlp.config import OptimizerConfig
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "training_log.jsonl"
 Metrics = dict[str, float | int | None]
@@ -87,10 +87,10 @@ class Task(Protocol):
         """Measures of the module as it is; the lowest `val_loss` is best, and without one the last epoch counts."""
 
 
-def make_accelerator(recipe: VlpRecipe) -> Accelerator:
-    """Devices and processes, as the recipe wants them."""
+def make_accelerator(config: OptimizerConfig) -> Accelerator:
+    """Devices, processes and arithmetic."""
     return Accelerator(
-        mixed_precision=recipe.optimizer.mixed_precision,
+        mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 

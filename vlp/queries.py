@@ -55,6 +55,7 @@ def resolve_queries(
     queries: list[Query] = []
     vectors: list[Tensor] = []
     knowledge: Knowledge | None = None
+    helping = trained.vectors if model.recipe.targets.ask_broader else {}
     for words in asked:
         if not words.strip():
             raise InputError("empty query; expected a finding, a concept id or some words")
@@ -66,9 +67,7 @@ def resolve_queries(
             if row is None:
                 concept = denoted.concept or None
                 queries.append(Query(words.strip(), concept, denoted.is_text_encoded, is_seen=False))
-                taught = {query.concept: model.query_vectors[at] for at, query in enumerate(model.queries)}
-                taught = taught if model.recipe.targets.ask_broader else {}
-                vectors.append(vector_of_unseen(denoted, knowledge, taught))
+                vectors.append(vector_of_unseen(denoted, knowledge, helping))
                 continue
         queries.append(trained.query(row, words))
         vectors.append(model.query_vectors[row])
@@ -134,6 +133,7 @@ class _TrainedQueries:
 
     def __init__(self, model: VlpModel) -> None:
         self._queries = model.queries
+        self.vectors = {query.concept: model.query_vectors[row] for row, query in enumerate(model.queries)}
         self._rows: dict[str, int] = {}
         for names in (_concept, _name, _text):  # an id beats a name, a name beats the encoded words
             for row, query in enumerate(model.queries):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kgkit.interface import InputError, partial_folder, write_json_atomically
+from kgkit.interface import InputError, partial_folder, partial_path, write_json_atomically
 
 RUN_FILE = "run.json"
 
@@ -31,7 +31,7 @@ def open_run(out_dir: Path, run: Mapping[str, Any], *, resume: bool) -> Path:
 
 
 def check_stopped_run(out_dir: Path, run: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other inputs; a folder that does not say is taken.
+    """Refuse to go on with a run that was begun with other inputs, or in a folder that does not say with which.
 
     Args:
         out_dir: What the run makes.
@@ -41,17 +41,10 @@ def check_stopped_run(out_dir: Path, run: Mapping[str, Any]) -> None:
         InputError: if there is no stopped run, or naming what changed.
     """
     partial = partial_path(out_dir)
-    if not partial.exists():
-        raise InputError("nothing to resume: there is no stopped run here", partial)
     path = partial / RUN_FILE
     if not path.is_file():
-        return
+        raise InputError("nothing to resume: there is no stopped run here", partial)
     begun = json.loads(path.read_text(encoding="utf-8"))
     changed = [key for key, value in json.loads(json.dumps(run)).items() if begun.get(key) != value]
     if changed:
         raise InputError(f"cannot resume: {', '.join(changed)} changed since the run began", partial)
-
-
-def partial_path(out_dir: Path) -> Path:
-    """Where a run works before `out_dir` is published."""
-    return out_dir.with_name(out_dir.name + ".partial")

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kgkit.interface import (
+    partial_path,
     publish_folder,
     read_manifest,
     recipe_to_dict,
@@ -36,7 +37,7 @@ from vlp.losses import query_loss, target_weights
 from vlp.methods import FilmModel, build_network
 from vlp.model import film_logits
 from vlp.model_card import model_card
-from vlp.run_folder import RUN_FILE, check_stopped_run, open_run, partial_path
+from vlp.run_folder import RUN_FILE, check_stopped_run, open_run
 from vlp.towers import ImageTower, load_tower, weights_digest
 
 _FILMS_AT_ONCE = 64
@@ -72,7 +73,7 @@ def train(config: TrainConfig) -> TrainSummary:
     """
     data = load_data(config.data_dir)
     read_manifest(config.encoder_dir, "encoder")
-    accelerator = make_accelerator(config.recipe)
+    accelerator = make_accelerator(config.recipe.optimizer)
     questions = choose_questions(data, config)
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(accelerator.device)
     tower.unfreeze(config.recipe.tower.trained_blocks)

@@ -15,7 +15,7 @@ from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError, choices
 from kgkit.evaluation.evaluate import LEXICAL, TASKS, Sources
 from kgkit.evaluation.outcomes import Answer, Measured, Outcomes, figures_of, means, measure, refuse_unpaired
-from kgkit.files import read_manifest, write_json_atomically, write_text_atomically
+from kgkit.files import partial_path, read_manifest, write_json_atomically, write_text_atomically
 from kgkit.progress import progress
 from kgkit.recipe import load_recipe, recipe_to_dict
 from kgkit.training.loop import CHECKPOINT, train_encoder
@@ -174,7 +174,7 @@ def _train(path: Path, folder: Path, recipe: EncoderRecipe) -> None:
             raise InputError("holds an encoder of another recipe; remove it or choose another --out", folder)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder.with_name(folder.name + ".partial") / CHECKPOINT
+    checkpoint = partial_path(folder) / CHECKPOINT
     train_encoder(path, folder, recipe, resume=checkpoint.exists())
 
 

@@ -236,6 +236,9 @@ def test_a_killed_run_leaves_nothing_that_loads_and_is_resumed_to_the_same(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["DATA", "SRC", "WHOLE"]
     with pytest.raises(InputError, match=r"DATA\.partial: nothing to resume: there is no stopped run here"):
         prepare(config)
+    (tmp_path / "DATA.partial").mkdir()  # a folder that does not say what it was begun for is no stopped run
+    with pytest.raises(InputError, match=r"DATA\.partial: nothing to resume: there is no stopped run here"):
+        prepare(config)
 
 
 @pytest.mark.parametrize("side", [0, 64])

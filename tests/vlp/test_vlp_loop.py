@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from kgkit.interface import InputError
 from vlp.checkpoint import State, load_checkpoint
-from vlp.config import OptimizerConfig, VlpRecipe
+from vlp.config import OptimizerConfig
 from vlp.loop import CHECKPOINT, LOG, Metrics, Pass, learn, make_accelerator
 
 POINTS = 20
@@ -75,7 +75,7 @@ class LineTask:
 
 def run(task: LineTask, folder: Path, config: OptimizerConfig = CONFIG):
     folder.mkdir(exist_ok=True)
-    return learn(task, config, make_accelerator(VlpRecipe(optimizer=config)), folder)
+    return learn(task, config, make_accelerator(config), folder)
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

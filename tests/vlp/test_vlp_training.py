@@ -42,7 +42,8 @@ def test_labels_change_no_weight(run: TrainConfig, openi_copy: Path, tmp_path: P
     prepare(PrepareConfig("openi", openi_copy, run.encoder_dir, tmp_path / "DATA"))
     train(replace(run, data_dir=tmp_path / "DATA", out_dir=tmp_path / "OTHER"))
     assert weights(tmp_path / "OTHER") == weights(run.out_dir)
-    assert (tmp_path / "OTHER" / "metrics.json").read_text() == (run.out_dir / "metrics.json").read_text()
+    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (run.out_dir, tmp_path / "OTHER"))
+    assert one | {"cpu_seconds": 0} == other | {"cpu_seconds": 0}, "the clock alone may differ"
 
 
 def test_reports_do(run: TrainConfig, openi_copy: Path, tmp_path: Path) -> None:

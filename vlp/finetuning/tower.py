@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -227,9 +227,8 @@ class Finetuner:
         self.model = model
         self.reader = reader
         self.config = config
-        self.recipe = replace(model.recipe, optimizer=config.optimizer)
         copy.deepcopy(model.tower).unfreeze(config.last_blocks)
-        processes = make_accelerator(self.recipe).num_processes
+        processes = make_accelerator(config.optimizer).num_processes
         if processes > 1:  # all of them would write the same files
             raise InputError(f"finetuning runs in one process, not in {processes}: start it without torchrun")
 
@@ -247,9 +246,10 @@ class Finetuner:
         """
         tower = copy.deepcopy(self.model.tower)
         tower.unfreeze(self.config.last_blocks)
-        network = TunedNetwork(tower, probe, self.recipe.tower)
+        network = TunedNetwork(tower, probe, self.model.recipe.tower)
         task = LabelTask(network, films, self.reader, self.config, seed)
-        state = learn(task, self.recipe.optimizer, make_accelerator(self.recipe), folder)
+        optimizer = self.config.optimizer
+        state = learn(task, optimizer, make_accelerator(optimizer), folder)
         is_judged = state.best_loss < float("inf")
         return Tuned(network, state.best_epoch, state.epoch, state.best_loss if is_judged else None)
 
