@@ -70,7 +70,7 @@ def torch_sides(model: VlpModel, squares: Tensor) -> dict[str, Side]:
     grid = (model.patches.rows, model.patches.columns)
     sides: dict[str, Side] = {"backbone": lambda: patch_features(model.tower, squares, model.recipe.tower)}
     for count, vectors in queries(model).items():
-        ask = asker(model.network, vectors, grid)
+        ask = asker(model.network, vectors, grid, model.recipe.tower.precision)
 
         def folded(ask: Callable[[Tensor], Any] = ask) -> object:
             with torch.inference_mode():

@@ -14,10 +14,12 @@ from vlp.artifact import VlpModel, load_model
 from vlp.config import VlpRecipe
 from vlp.data.prepared import PreparedData, load_data
 from vlp.data.targets import close_targets, report_states
+from vlp.denial import Denial, answer_normal
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, fit_calibration, query_key, save_calibration
 from vlp.evaluation.training_mentions import write_training_mentions
 from vlp.features import cache_features
 from vlp.input_check import fit_input_check, inverted_features, write_input_check
+from vlp.knowledge import AskedConcept
 from vlp.model import film_logits
 from vlp.queries import open_knowledge
 from vlp.towers import ImageTower
@@ -28,7 +30,7 @@ from vlp.views import fixed_views
 def write_for_use(
     folder: Path,
     data: PreparedData,
-    concepts: Sequence[str],
+    asked: tuple[Sequence[AskedConcept], Denial | None],
     features: tuple[Tensor, Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
 ) -> None:
@@ -39,7 +41,7 @@ def write_for_use(
     Args:
         folder: The MODEL, or the partial folder it is made in.
         data: What it was trained on.
-        concepts: Its queries, [Q].
+        asked: Its queries, [Q], and how `normal` is answered.
         features: float [n, Hp, Wp, D] of the train films and of the val films, as they are (view 0), and of some train
             films with black and white exchanged.
         validation: int8 [m, Q] targets and float [m, Q] logits of the val films; m may be 0.
@@ -49,21 +51,24 @@ def write_for_use(
     write_training_mentions(folder, data)
     targets, logits = validation
     if len(targets):
-        save_calibration(calibrate_on_reports(concepts, targets, logits), folder / CALIBRATION_FILE)
+        save_calibration(calibrate_on_reports(asked, targets, logits), folder / CALIBRATION_FILE)
 
 
-def calibrate_on_reports(concepts: Sequence[str], targets: Tensor, logits: Tensor) -> Calibration:
+def calibrate_on_reports(
+    asked: tuple[Sequence[AskedConcept], Denial | None], targets: Tensor, logits: Tensor
+) -> Calibration:
     """Calibrate to what reports say: the probability that the report of such a film calls the concept present.
 
     Args:
-        concepts: Queries, [Q].
+        asked: Queries, [Q], and how `normal` is answered.
         targets: int8 [m, Q], values of `TargetValue`; uncertain ones are left out, unmentioned ones are negative.
         logits: float [m, Q].
     """
     labels = (targets == TargetValue.PRESENT).double().numpy()
     labels[(targets == TargetValue.UNCERTAIN).numpy()] = np.nan
-    keys = [query_key(concept, "") for concept in concepts]
-    return fit_calibration(keys, labels, logits.double().sigmoid().numpy(), "what the validation reports say")
+    keys = [query_key(query.concept, "") for query in asked[0]]
+    answers = answer_normal(logits, *asked).double().sigmoid().numpy()
+    return fit_calibration(keys, labels, answers, "what the validation reports say")
 
 
 def add_to_model(model_dir: Path, data_dir: Path) -> None:
@@ -85,7 +90,8 @@ def add_to_model(model_dir: Path, data_dir: Path) -> None:
     )
     logits = film_logits(model.network, features[1], model.query_vectors)
     inverted = look_at_inverted(model.tower, data, model.recipe, torch.device("cpu"))
-    write_for_use(model_dir, data, concepts, (features[0], features[1], inverted), (targets, logits))
+    asked = (model.queries, model.denial)
+    write_for_use(model_dir, data, asked, (features[0], features[1], inverted), (targets, logits))
 
 
 def look_at_inverted(tower: ImageTower, data: PreparedData, recipe: VlpRecipe, device: torch.device) -> Tensor:

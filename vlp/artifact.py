@@ -22,6 +22,7 @@ from torch import Tensor
 
 from kgkit.interface import InputError, read_manifest
 from vlp.config import VlpRecipe
+from vlp.denial import Denial
 from vlp.features import patch_features
 from vlp.knowledge import AskedConcept
 from vlp.methods import Network, build_network
@@ -51,6 +52,7 @@ class VlpModel:
         network: That of the recipe's method, in evaluation mode.
         queries: What it was trained to answer.
         query_vectors: float32 [Q, E], row of each query.
+        denial: How `normal` is answered; None: like any other query.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class VlpModel:
     network: Network
     queries: tuple[AskedConcept, ...]
     query_vectors: Tensor
+    denial: Denial | None = None
 
     def answer(self, squares: Tensor, query_vectors: Tensor) -> QueryOutput:
         """Ask films: float [B, S, S] grey 0..1 and float [Q, E] to a `QueryOutput`."""
@@ -99,6 +102,7 @@ def load_model(folder: Path) -> VlpModel:
         spec = TypeAdapter(TowerSpec).validate_python(manifest["tower"])
         patches = TypeAdapter(PatchGeometry).validate_python(manifest["patches"])
         network = build_network(recipe, patches.dim, manifest["query_dim"])
+        denial = TypeAdapter(Denial | None).validate_python(manifest.get("denial"))
     except (KeyError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -119,7 +123,7 @@ def load_model(folder: Path) -> VlpModel:
             f"does not hold one vector for each of the {len(queries)} queries",
             folder / "query_vectors.safetensors",
         )
-    return VlpModel(folder, manifest, recipe, tower, patches, network.eval(), queries, vectors)
+    return VlpModel(folder, manifest, recipe, tower, patches, network.eval(), queries, vectors, denial)
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -86,6 +86,7 @@ class TargetConfig:
             what the vectors are worth, the vector of another concept (`shuffled`) or a `random` one.
         ask_broader: Whether a concept that training never heard of is asked with what is broader than it and was
             taught, beside its own vector.
+        deny_findings: Whether `normal` is answered by what all findings answer, with the sign turned (vlp/denial.py).
         synonym_rate: Probability that a training step asks a concept with the text vector of one of its names.
         min_count: Training studies in which a concept is present (after closure) to make it a query.
         max_fraction: An ancestor that no report names is left out if more than this part of the studies have it.
@@ -96,6 +97,7 @@ class TargetConfig:
     closure: bool = True
     vectors: VectorKind = "concept"
     ask_broader: bool = True
+    deny_findings: bool = True
     synonym_rate: Fraction = 0.0
     min_count: Count = 10
     max_fraction: Fraction = 0.5

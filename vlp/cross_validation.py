@@ -37,6 +37,7 @@ from vlp.data.dataset import Questions, choose_questions, film_set
 from vlp.data.film_cache import FilmCache, cache_films
 from vlp.data.left_out import leave_out, mask_what_changed
 from vlp.data.prepared import PreparedData, load_data
+from vlp.denial import resolve_denial
 from vlp.evaluation.asked import Asked, labelled_findings
 from vlp.evaluation.measure import MIN_POSITIVES, MeasureSettings, measure
 from vlp.evaluation.scoring import StudyScores, label_matrix, write_scores
@@ -48,7 +49,7 @@ from vlp.model import film_logits
 from vlp.queries import vector_of_unseen
 from vlp.run_folder import open_run
 from vlp.towers import ImageTower, load_tower
-from vlp.training import fit
+from vlp.training import fit, learn_denial
 from vlp.types import Query
 
 _POOL = ("train", "val")
@@ -271,7 +272,11 @@ def _train_and_ask(
     folder.mkdir(parents=True, exist_ok=True)
     model, _ = fit((sets[0], sets[1]), questions, task.tower, recipe, accelerator, folder)
     looks = task.cache.look(torch.zeros(len(test), dtype=torch.int64), task.cache.rows_of(test))
-    logits = film_logits(model, looks, _vectors(task.asked, questions, knowledge, recipe))
+    denial = learn_denial(model, (sets[0], sets[1]), questions, recipe)
+    own = _vectors(task.asked, questions, knowledge, recipe)
+    asked = [column.query for column in task.asked]
+    resolved = resolve_denial(asked, own, (questions.queries, questions.vectors), denial)
+    logits = resolved.read(film_logits(model, looks, resolved.vectors))
     found: FloatArray = logits.double().sigmoid().numpy()
     return found
 

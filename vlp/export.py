@@ -29,8 +29,9 @@ from kgkit.interface import (
 )
 from vlp import runner
 from vlp.artifact import VlpModel, load_model
+from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import CALIBRATION_FILE
-from vlp.queries import ResolvedQueries, resolve_queries
+from vlp.queries import resolve_queries
 
 TOLERANCE = 1e-4
 _PROBES = 3
@@ -72,16 +73,17 @@ class ExportSummary:
 
 
 class _WholeModel(nn.Module):
-    """Tower and network as one: squares float32 [B, S, S], query vectors float32 [Q, E]."""
+    """Tower and network as one: squares float32 [B, S, S], vectors float32 [K, E]; logits and maps of Q queries."""
 
-    def __init__(self, model: VlpModel) -> None:
+    def __init__(self, model: VlpModel, resolved: ResolvedQueries) -> None:
         super().__init__()
         self.tower = model.tower
         self.network = model.network
+        self.resolved = resolved
 
     def forward(self, squares: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         output = self.network(self.tower(squares).to(torch.float16), queries)  # rounded as cached features are
-        return output.logits, output.attention
+        return self.resolved.read(output.logits), output.attention[:, : len(self.resolved.queries)]
 
 
 def export(config: ExportConfig) -> ExportSummary:
@@ -117,7 +119,7 @@ def export(config: ExportConfig) -> ExportSummary:
 
 def _write_graph(model: VlpModel, resolved: ResolvedQueries, path: Path) -> None:
     size = model.recipe.tower.input_size
-    whole = _WholeModel(model).eval()
+    whole = _WholeModel(model, resolved).eval()
     squares, vectors = torch.rand(2, size, size), resolved.vectors.float()
     films = torch.export.Dim("films")  # the number of queries is that of the pack
     with warnings.catch_warnings(), _silence(), torch.no_grad():
@@ -152,7 +154,7 @@ def _compare(model: VlpModel, resolved: ResolvedQueries, folder: Path) -> float:
     size = model.recipe.tower.input_size
     squares = np.random.default_rng(0).uniform(0, 1, size=(_PROBES, size, size)).astype(np.float32)
     exact = replace(model, recipe=replace(model.recipe, tower=replace(model.recipe.tower, precision="fp32")))
-    logits = exact.answer(torch.from_numpy(squares), resolved.vectors).logits
+    logits = resolved.read(exact.answer(torch.from_numpy(squares), resolved.vectors).logits)
     found = runner.VlpRunner(folder).answer_squares(squares)
     return float(np.abs(found - logits.double().sigmoid().numpy()).max())
 

@@ -3,7 +3,8 @@
 The same function as `QueryNetwork.forward` in evaluation mode, to rounding; a test holds them together. Folded are the
 standardisation of the features into the projection, the gains and offsets of every norm into the matrix behind it, the
 positions into the keys; all layers' keys and values come from one product, since every layer looks at the same patches;
-and the first layer's questions are the same for every film.
+and the first layer's questions are the same for every film. In bf16 the products of the decoder layers are rounded, as
+those of the image tower are; what is added up between them, and what is answered in the end, stay in float32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +22,23 @@ from torch.nn import functional as F
 from vlp.model import DecoderLayer, QueryNetwork, QueryOutput, sincos_positions
 
 
-def asker(network: nn.Module, query_vectors: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], QueryOutput]:
+def asker(
+    network: nn.Module, query_vectors: Tensor, grid: tuple[int, int], precision: Literal["fp32", "bf16"] = "fp32"
+) -> Callable[[Tensor], QueryOutput]:
     """What a network in evaluation mode says of films, for questions that do not change.
 
     Args:
         network: A `QueryNetwork` is folded unless its queries see each other; any other is asked as it is.
         query_vectors: float [Q, E].
         grid: (Hp, Wp) of the patches.
+        precision: Of the products in a folded network's decoder layers.
 
     Returns:
         Patch features float [B, Hp, Wp, D] to a `QueryOutput`.
     """
     if isinstance(network, QueryNetwork) and not network.config.query_self_attention:
         with torch.no_grad():
-            return FoldedNetwork(network, query_vectors, grid)
+            return FoldedNetwork(network, query_vectors, grid, precision)
     return partial(_ask, network, query_vectors)
 
 
@@ -44,13 +49,16 @@ def _ask(network: nn.Module, query_vectors: Tensor, patch_features: Tensor) -> Q
 
 @dataclass(frozen=True)
 class _Affine:
-    """x @ matrix + offset."""
+    """x @ matrix + offset, in the arithmetic of the matrix."""
 
     matrix: Tensor
     offset: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.offset, x, self.matrix)
+        return torch.addmm(self.offset, x.to(self.matrix.dtype), self.matrix)
+
+    def to(self, dtype: torch.dtype) -> _Affine:
+        return _Affine(self.matrix.to(dtype), self.offset.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,17 @@ class FoldedNetwork:
         network: In evaluation mode, its queries not seeing each other; later changes of its weights are not seen.
         query_vectors: float [Q, E].
         grid: (Hp, Wp) of the patches.
+        precision: Of the products in the decoder layers.
     """
 
-    def __init__(self, network: QueryNetwork, query_vectors: Tensor, grid: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        network: QueryNetwork,
+        query_vectors: Tensor,
+        grid: tuple[int, int],
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.grid, self.heads, self.width = grid, network.config.heads, network.config.width
         projection = network.patch_projection.weight / network.feature_std
         offset = network.patch_projection.bias - projection @ network.feature_mean
@@ -82,18 +98,19 @@ class FoldedNetwork:
             positions = sincos_positions(*grid, self.width)[0].to(offset)
         self.questions = network.query_projection((query_vectors - network.query_mean) / network.query_std)
         layers = [layer for layer in network.layers if isinstance(layer, DecoderLayer)]
-        self.layers = [_fold_layer(layer) for layer in layers]
+        self.layers = [_fold_layer(layer, dtype) for layer in layers]
         parts = [part for layer in layers for part in _fold_memory(layer, positions)]
         self.memory = _Affine(
             torch.cat([part.matrix for part in parts], 1), torch.cat([part.offset for part in parts], 1)
-        )
+        ).to(dtype)
         self._fold_readers(network, positions)
 
     def _fold_readers(self, network: QueryNetwork, positions: Tensor) -> None:
         norm, first, _, last = network.context_reader
         last = _as_linear(last)
         assert isinstance(norm, nn.LayerNorm)
-        self.context, self.decide = _behind_norm(norm, _as_linear(first)), _Affine(last.weight[0], last.bias)
+        self.context = _behind_norm(norm, _as_linear(first)).to(self.memory.matrix.dtype)
+        self.decide = _Affine(last.weight[0], last.bias)
         local = network.local_reader
         asked = local.norm_question(self.questions)
         question = local.question(asked) / math.sqrt(self.width)
@@ -115,8 +132,8 @@ class FoldedNetwork:
         )
         attention = evidence.softmax(dim=-1)
         local_logits = self.local_bias + (attention * evidence).sum(-1)
-        context = F.gelu(self.context(_normed(self._decode(looked_at))))
-        logits = (context @ self.decide.matrix + self.decide.offset).view(batch, -1) + local_logits
+        context = F.gelu(self.context(_normed(self._decode(looked_at).to(self.context.matrix.dtype))))
+        logits = (context.float() @ self.decide.matrix + self.decide.offset).view(batch, -1) + local_logits
         embedding = F.normalize(self.image_projection(patches.mean(1)), dim=-1)
         grid = (batch, len(self.questions), *self.grid)
         return QueryOutput(logits, local_logits, attention.view(grid), evidence.view(grid), embedding)
@@ -124,20 +141,30 @@ class FoldedNetwork:
     def _decode(self, looked_at: Tensor) -> Tensor:
         """Decoded queries, [B * Q, W], of normalised patches [B, P, W]."""
         batch, count, width = len(looked_at), len(self.questions), self.width
-        memory = torch.baddbmm(
-            self.memory.offset.expand(batch, -1, -1), looked_at, self.memory.matrix.expand(batch, -1, -1)
-        )
+        matrix, offset = (part.expand(batch, -1, -1) for part in (self.memory.matrix, self.memory.offset))
+        dtype = matrix.dtype
+        memory = torch.baddbmm(offset, looked_at.to(dtype), matrix)
         by_head = memory.view(batch, -1, 2 * len(self.layers), self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         x = self.questions
         for number, layer in enumerate(self.layers):
-            question = layer.question(_normed(x)).view(-1, count, self.heads, width // self.heads).transpose(1, 2)
-            question = question.expand(batch, -1, -1, -1)  # of the first layer: alike for all films
-            found = F.scaled_dot_product_attention(question, by_head[2 * number], by_head[2 * number + 1])
+            question = layer.question(_normed(x.to(dtype))).view(-1, count, self.heads, width // self.heads)
+            question = question.transpose(1, 2).expand(batch, -1, -1, -1)  # of the first layer: alike for all films
+            found = _attend(question, by_head[2 * number], by_head[2 * number + 1])
             looked = layer.attended(found.transpose(1, 2).reshape(-1, width))
-            x = (looked.view(-1, count, width) + x.view(-1, count, width)).view(-1, width)
-            x = layer.narrow(F.gelu(layer.wide(_normed(x)))).add_(x)
+            x = (looked.view(-1, count, width) + x.view(-1, count, width)).view(-1, width)  # float32: x is
+            x = x + layer.narrow(F.gelu(layer.wide(_normed(x.to(dtype)))))
         decoded: Tensor = x.view(-1, count, width).expand(batch, -1, -1).reshape(-1, width)
         return decoded
+
+
+def _attend(question: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of scaled questions [B, heads, Q, W / heads] to [B, heads, P, W / heads].
+
+    Two plain products are faster in bf16 on a CPU than the fused kernel, which is faster in float32.
+    """
+    if question.dtype == torch.float32 or question.device.type != "cpu":
+        return F.scaled_dot_product_attention(question, keys, values, scale=1.0)
+    return (question @ keys.transpose(-1, -2)).softmax(dim=-1) @ values
 
 
 def _normed(x: Tensor) -> Tensor:
@@ -155,20 +182,20 @@ def _behind_norm(norm: nn.LayerNorm, linear: nn.Linear) -> _Affine:
     return _Affine((linear.weight * norm.weight).T.contiguous(), linear.weight @ norm.bias + linear.bias)
 
 
-def _fold_layer(layer: DecoderLayer) -> _Layer:
+def _fold_layer(layer: DecoderLayer, dtype: torch.dtype) -> _Layer:
     attention = layer.cross_attention
     width = attention.embed_dim
-    asking = nn.Linear(width, width)
+    asking, scale = nn.Linear(width, width), (width // attention.num_heads) ** -0.5
     asking.weight, asking.bias = (
-        nn.Parameter(whole[:width]) for whole in (attention.in_proj_weight, attention.in_proj_bias)
+        nn.Parameter(whole[:width] * scale) for whole in (attention.in_proj_weight, attention.in_proj_bias)
     )
     first, _, _, second = (layer.forward_block[row] for row in range(4))
     second = _as_linear(second)
     return _Layer(
-        _behind_norm(layer.norm_query, asking),
-        _Affine(attention.out_proj.weight.T.contiguous(), attention.out_proj.bias),
-        _behind_norm(layer.norm_forward, _as_linear(first)),
-        _Affine(second.weight.T.contiguous(), second.bias),
+        _behind_norm(layer.norm_query, asking).to(dtype),
+        _Affine(attention.out_proj.weight.T.contiguous(), attention.out_proj.bias).to(dtype),
+        _behind_norm(layer.norm_forward, _as_linear(first)).to(dtype),
+        _Affine(second.weight.T.contiguous(), second.bias).to(dtype),
     )
 
 

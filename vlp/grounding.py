@@ -20,8 +20,9 @@ from PIL import Image
 from scipy import ndimage
 
 from vlp.artifact import VlpModel, load_model
+from vlp.denial import ResolvedQueries
 from vlp.images import ResizePad, load_image
-from vlp.queries import ResolvedQueries, resolve_queries
+from vlp.queries import resolve_queries
 from vlp.types import Grounding
 
 FloatArray = npt.NDArray[np.float32]
@@ -74,9 +75,9 @@ def ground_film(model: VlpModel, film: FloatArray, resolved: ResolvedQueries) ->
     height, width = film.shape
     geometry = ResizePad((height, width), model.recipe.tower.input_size)
     output = model.answer(torch.from_numpy(geometry.apply(film)).unsqueeze(0), resolved.vectors)
-    scores = output.logits[0].float().sigmoid().tolist()
+    scores = resolved.read(output.logits)[0].float().sigmoid().tolist()
     groundings = []
-    weights = output.attention[0].float().numpy()
+    weights = output.attention[0, : len(resolved.queries)].float().numpy()
     for query, attention, score in zip(resolved.queries, weights, scores, strict=True):
         heatmap = heatmap_in_pixels(attention, geometry, model.patches.first_centre)
         groundings.append(Grounding(query, heatmap, hottest_box(heatmap), score))

@@ -20,6 +20,7 @@ import torch
 
 from kgkit.interface import InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel, load_model
+from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calibration, query_key
 from vlp.features import patch_features
 from vlp.folded import asker
@@ -27,7 +28,7 @@ from vlp.grounding import ground_film, save_overlay
 from vlp.images import ResizePad, find_images, load_image
 from vlp.input_check import InputCheck, load_input_check, refused_by_distance, refused_by_pixels
 from vlp.model import QueryOutput
-from vlp.queries import ResolvedQueries, resolve_queries
+from vlp.queries import resolve_queries
 from vlp.types import FindingPrediction
 
 Film = TypeVar("Film")
@@ -210,7 +211,14 @@ def answer_squares(model: VlpModel, squares: torch.Tensor, resolved: ResolvedQue
 
 
 def _asker(model: VlpModel, resolved: ResolvedQueries) -> Ask:
-    return asker(model.network, resolved.vectors, (model.patches.rows, model.patches.columns))
+    grid = (model.patches.rows, model.patches.columns)
+    ask = asker(model.network, resolved.vectors, grid, model.recipe.tower.precision)
+
+    def ask_and_read(features: torch.Tensor) -> QueryOutput:
+        output = ask(features)
+        return output._replace(logits=resolved.read(output.logits))
+
+    return ask_and_read
 
 
 def _answer(model: VlpModel, squares: torch.Tensor, ask: Ask) -> list[FilmAnswer]:
@@ -260,9 +268,8 @@ def _draw_overlays(
     for image, positions in of_film.items():
         ranked = sorted(range(len(resolved.queries)), key=lambda row: -found[positions[row]].probability)
         rows = ranked[: config.overlays_per_film]
-        asked = ResolvedQueries(tuple(resolved.queries[row] for row in rows), resolved.vectors[rows])
         film = load_image(Path(image))
-        for grounding in ground_film(model, film, asked):
+        for grounding in ground_film(model, film, resolved.only(rows)):
             words = re.sub(r"[^a-z0-9]+", "-", grounding.query.text.casefold()).strip("-")[:40]
             path = _free_path(config.overlay_dir, f"{Path(image).stem}-{words or 'query'}", drawn)
             save_overlay(film, grounding, path)

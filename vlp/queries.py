@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,21 +11,9 @@ from torch.nn import functional as F
 
 from kgkit.interface import ConceptEncoder, InputError, load_encoder, load_findings
 from vlp.artifact import VlpModel
+from vlp.denial import ResolvedQueries, resolve_denial
 from vlp.knowledge import AskedConcept, Knowledge
 from vlp.types import Query
-
-
-@dataclass(frozen=True)
-class ResolvedQueries:
-    """Queries ready to be asked.
-
-    Attributes:
-        queries: One per thing asked, in the order asked.
-        vectors: float32 [len(queries), E].
-    """
-
-    queries: tuple[Query, ...]
-    vectors: Tensor
 
 
 def resolve_queries(
@@ -51,7 +38,7 @@ def resolve_queries(
         rows = list(range(len(model.queries)))
         if findings_only:
             rows = [row for row in rows if model.queries[row].is_finding] or rows
-        return ResolvedQueries(tuple(trained.query(row) for row in rows), model.query_vectors[rows])
+        return _resolved(model, [trained.query(row) for row in rows], model.query_vectors[rows])
     queries: list[Query] = []
     vectors: list[Tensor] = []
     knowledge: Knowledge | None = None
@@ -71,7 +58,16 @@ def resolve_queries(
                 continue
         queries.append(trained.query(row, words))
         vectors.append(model.query_vectors[row])
-    return ResolvedQueries(tuple(queries), torch.stack(vectors))
+    return _resolved(model, queries, torch.stack(vectors))
+
+
+def with_vectors(model: VlpModel, resolved: ResolvedQueries, own: Tensor) -> ResolvedQueries:
+    """The same queries, asked with other vectors of their own: float32 [Q, E]."""
+    return _resolved(model, resolved.queries, own)
+
+
+def _resolved(model: VlpModel, queries: Sequence[Query], own: Tensor) -> ResolvedQueries:
+    return resolve_denial(queries, own, (model.queries, model.query_vectors), model.denial)
 
 
 def vector_of_unseen(query: AskedConcept, knowledge: Knowledge, taught: Mapping[str, Tensor]) -> Tensor:

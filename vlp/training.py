@@ -32,6 +32,7 @@ from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import FilmSet, Questions, choose_questions, film_set
 from vlp.data.film_cache import cache_films
 from vlp.data.prepared import PreparedData, load_data
+from vlp.denial import Denial, fit_denial
 from vlp.loop import CHECKPOINT, learn, make_accelerator
 from vlp.losses import query_loss, target_weights
 from vlp.methods import FilmModel, build_network
@@ -83,11 +84,11 @@ def train(config: TrainConfig) -> TrainSummary:
     val_logits = film_logits(model, films[1].looks(), questions.vectors)
     summary = _summarise(config, state, val_logits, films)
     if accelerator.is_main_process:
-        concepts = [query.concept for query in questions.queries]
+        denial = learn_denial(model, films, questions, config.recipe)
         inverted = look_at_inverted(tower, data, config.recipe, accelerator.device)
         looks = _features(model, films[0]), _features(model, films[1]), inverted
-        write_for_use(partial, data, concepts, looks, (films[1].targets, val_logits))
-        _write_model(config, data, questions, tower, partial, summary, model)
+        write_for_use(partial, data, (questions.queries, denial), looks, (films[1].targets, val_logits))
+        _write_model(config, data, questions, tower, partial, summary, model, denial)
     accelerator.wait_for_everyone()
     return summary
 
@@ -128,6 +129,16 @@ def fit(
         del seen
         state = learn(ConceptTask(films, questions, recipe, model), recipe.optimizer, accelerator, folder)
     return model, state
+
+
+def learn_denial(
+    model: FilmModel, films: tuple[FilmSet, FilmSet], questions: Questions, recipe: VlpRecipe
+) -> Denial | None:
+    """How `normal` is answered, from the reports of the films that chose the epoch; of all films if there are none."""
+    if not recipe.targets.deny_findings:
+        return None
+    judged = films[1] if len(films[1]) else films[0]
+    return fit_denial(questions.queries, judged.targets, film_logits(model, judged.looks(), questions.vectors))
 
 
 def load_films(
@@ -199,6 +210,7 @@ def _write_model(
     partial: Path,
     summary: TrainSummary,
     model: FilmModel,
+    denial: Denial | None,
 ) -> None:
     write_model_tensors(partial, tower, model.network.state_dict())
     write_queries(partial, questions.queries, questions.counts, questions.vectors)
@@ -217,6 +229,7 @@ def _write_model(
         "data_licence": data.manifest["licence"],
         "label_set": data.manifest["label_set"],
         "mentions_unused": questions.unused,
+        "denial": None if denial is None else asdict(denial),
     }
     write_text_atomically(partial / "README.md", model_card(manifest, summary.metrics))
     for name in (CHECKPOINT, RUN_FILE):

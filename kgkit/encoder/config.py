@@ -41,6 +41,7 @@ class GraphConfig:
     hidden_dim: int
     num_bases: int  # RGCN basis decomposition (Schlichtkrull et al. 2018)
     fanouts: tuple[int, ...]  # neighbours sampled per concept, one number per hop
+    hidden: Literal["pair", "fact"] = "pair"  # no message while a fact is predicted: all between its ends, or itself
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,9 +42,12 @@ class NeighbourSampler:
         triples: int64 [n, 3], the facts that may pass messages.
         num_concepts: Number of concepts.
         num_relations: Number of relations, inverses not counted.
+        hides: What is hidden with a fact: everything between its ends, or the fact itself, both ways.
     """
 
-    def __init__(self, triples: IntArray, num_concepts: int, num_relations: int) -> None:
+    def __init__(
+        self, triples: IntArray, num_concepts: int, num_relations: int, hides: Literal["pair", "fact"] = "pair"
+    ) -> None:
         facts = torch.from_numpy(triples)
         source = torch.cat([facts[:, 0], facts[:, 2]])
         target = torch.cat([facts[:, 2], facts[:, 0]])
@@ -52,10 +56,12 @@ class NeighbourSampler:
         self._source, self._kind = source[order], kind[order]
         counts = torch.bincount(target, minlength=num_concepts)
         self._start = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        self.num_concepts = num_concepts
+        self.num_concepts, self.num_relations, self.hides = num_concepts, num_relations, hides
 
-    def pair_keys(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """One key per unordered pair of concepts; int64, shape of the inputs."""
+    def keys(self, heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
+        """One key per unordered pair of concepts, or per fact if only facts are hidden; int64, shape of the inputs."""
+        if self.hides == "fact":
+            return (heads * self.num_relations + relations) * self.num_concepts + tails
         return torch.minimum(heads, tails) * self.num_concepts + torch.maximum(heads, tails)
 
     def sample(
@@ -67,8 +73,7 @@ class NeighbourSampler:
             seeds: int64 [s], distinct concept ids.
             fanouts: One number per hop; neighbours are drawn without replacement.
             generator: Draws the neighbours.
-            hidden: int64 [p], pair keys whose edges carry no message (the facts being predicted, in whatever
-                direction and under whatever relation name they are stated).
+            hidden: int64 [p], `keys` whose edges carry no message either way (those of the facts being predicted).
         """
         nodes, frontier = seeds, seeds
         nothing = torch.empty(0, dtype=torch.int64)
@@ -76,7 +81,7 @@ class NeighbourSampler:
         for fanout in fanouts:
             target, source, kind = self._draw(frontier, fanout, generator)
             if hidden is not None and len(hidden):
-                keep = ~torch.isin(self.pair_keys(source, target), hidden)
+                keep = ~torch.isin(self._message_keys(source, kind, target), hidden)
                 target, source, kind = target[keep], source[keep], kind[keep]
             sources.append(source)
             targets.append(target)
@@ -88,6 +93,12 @@ class NeighbourSampler:
         local[nodes] = torch.arange(len(nodes))
         edges = torch.stack([local[torch.cat(sources)], local[torch.cat(targets)]])
         return SampledGraph(nodes, len(seeds), edges, torch.cat(kinds))
+
+    def _message_keys(self, source: Tensor, kind: Tensor, target: Tensor) -> Tensor:
+        """Keys of the facts that some messages come from."""
+        is_turned = kind >= self.num_relations
+        heads, tails = torch.where(is_turned, target, source), torch.where(is_turned, source, target)
+        return self.keys(heads, kind % self.num_relations, tails)
 
     def _draw(self, frontier: Tensor, fanout: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Up to `fanout` incoming edges of each frontier node: (target, source, kind)."""

@@ -96,7 +96,7 @@ class TowersMethod:
         self._triples = train
         view = corpus.view
         self.sizes = (view.num_concepts, view.num_relations)
-        self._sampler = NeighbourSampler(train, *self.sizes)
+        self._sampler = NeighbourSampler(train, *self.sizes, recipe.graph.hidden)
         self._known = known_keys(torch.from_numpy(train), self.sizes)
         self._relation_loss = RelationLoss(recipe.relation.loss)
         weights = recipe.objectives
@@ -263,8 +263,8 @@ class TowersMethod:
         seeds = np.unique(np.concatenate([triples[:, 0], triples[:, 2], negatives, named]))
         facts = torch.from_numpy(triples)
         draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
-        # The facts being predicted pass no message in this step, whatever their direction or relation name.
-        hidden = torch.unique(self._sampler.pair_keys(facts[:, 0], facts[:, 2]))
+        # The facts being predicted pass no message in this step, nor does what else is said of their ends ("pair").
+        hidden = torch.unique(self._sampler.keys(facts[:, 0], facts[:, 1], facts[:, 2]))
         fanouts = self._recipe.graph.fanouts if self._model.graph is not None else ()
         return self._sampler.sample(torch.from_numpy(seeds), fanouts, draws, hidden)
 

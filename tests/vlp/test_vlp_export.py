@@ -14,6 +14,7 @@ from PIL import Image
 
 from kgkit.interface import InputError
 from vlp.artifact import load_model
+from vlp.denial import NORMAL_CONCEPT, answer_normal
 from vlp.export import ExportConfig, export, read_pack
 from vlp.images import load_image
 from vlp.predict import PredictConfig, predict
@@ -49,9 +50,24 @@ def test_scores_are_those_of_torch_whatever_the_file(
 def test_batches_and_maps_are_those_of_torch(exported: Path, tiny_model_dir: Path) -> None:
     model, runner = load_model(tiny_model_dir), VlpRunner(exported)
     squares = np.random.default_rng(1).uniform(size=(5, runner.input_size, runner.input_size)).astype(np.float32)
-    output = model.answer(torch.from_numpy(squares), model.query_vectors)
-    assert runner.answer_squares(squares) == pytest.approx(output.logits.sigmoid().numpy(), abs=1e-4)
+    resolved = resolve_queries(model, ())
+    output = model.answer(torch.from_numpy(squares), resolved.vectors)
+    expected = resolved.read(output.logits).sigmoid().numpy()
+    assert runner.answer_squares(squares) == pytest.approx(expected, abs=1e-4)
     assert runner.attention(squares[0]) == pytest.approx(output.attention[0].numpy(), abs=1e-4)
+
+
+def test_normal_is_answered_by_the_findings_in_the_pack_too(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_model_dir)
+    assert model.denial is not None
+    assert export(ExportConfig(tiny_model_dir, tmp_path / "NORMAL", ("normal",))).queries == 1
+    squares = np.random.default_rng(3).uniform(size=(4, 64, 64)).astype(np.float32)
+    output = model.answer(torch.from_numpy(squares), model.query_vectors)
+    row = [query.concept for query in model.queries].index(NORMAL_CONCEPT)
+    expected = answer_normal(output.logits, model.queries, model.denial)[:, row].sigmoid().numpy()
+    runner = VlpRunner(tmp_path / "NORMAL")
+    assert runner.answer_squares(squares)[:, 0] == pytest.approx(expected, abs=1e-4)
+    assert runner.attention(squares[0]).shape[0] == 1
 
 
 def test_a_query_pack_of_ones_own(exported: Path, tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from vlp.finetuning.probe import STRENGTHS, fit_probe, log_loss, probe_scores
 from vlp.finetuning.summary import summarise, table
 from vlp.finetuning.tower import Finetuner, FullConfig, masked_loss
 from vlp.metrics import auroc
+from vlp.queries import resolve_queries
 
 FULL = FullConfig(last_blocks=1, epochs=3, batch_size=8, patience=0, views=2)
 
@@ -227,7 +228,8 @@ def test_every_kind_of_feature_is_what_the_model_gives(run: FinetuneConfig, feat
     squares = torch.from_numpy(FilmReader(data).squares(films.rows, model.recipe.tower.input_size))
     with torch.no_grad():
         pooled = model.tower(squares).float().mean((1, 2)).numpy()
-        said = model.answer(squares, model.query_vectors).logits.numpy()
+        resolved = resolve_queries(model, ())
+        said = resolved.read(model.answer(squares, resolved.vectors).logits).numpy()
     wanted = {"answers": said, "patches": pooled, "both": np.concatenate([pooled, said], axis=1)}[features]
     assert films.features == pytest.approx(wanted, abs=2e-3, rel=2e-3)
     assert np.array_equal(films.labels, label_matrix(data, films.rows["study_id"].to_list(), data.labels))

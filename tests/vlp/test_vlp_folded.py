@@ -58,6 +58,23 @@ def test_it_says_the_same(
         torch.testing.assert_close(folded(features).logits, found.logits)
 
 
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 40), st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_bf16_rounds_the_answers_and_no_more(layers: int, batch: int, count: int, seed: int) -> None:
+    network = trained_like(ModelConfig(width=16, heads=2, layers=layers, feedforward=12, joint_dim=5), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    features = torch.randn(batch, 4, 3, DIM, generator=generator).half()
+    vectors = F.normalize(torch.randn(count, QUERY_DIM, generator=generator), dim=-1)
+    with torch.inference_mode():
+        exact, rounded = (asker(network, vectors, (4, 3), kind)(features) for kind in ("fp32", "bf16"))
+        alone = asker(network, vectors[:1], (4, 3), "bf16")(features)
+    for name in ("local_logits", "attention", "evidence", "embedding"):  # read from the patches as they are
+        assert torch.equal(getattr(rounded, name), getattr(exact, name))
+    assert rounded.logits.dtype == torch.float32
+    torch.testing.assert_close(rounded.logits, exact.logits, rtol=0.02, atol=0.1)
+    torch.testing.assert_close(alone.logits[:, 0], rounded.logits[:, 0], rtol=0.01, atol=0.02)
+
+
 def test_queries_that_see_each_other_are_asked_as_they_are() -> None:
     config = ModelConfig(width=16, heads=2, layers=1, feedforward=8, query_self_attention=True, joint_dim=5)
     network = trained_like(config, 0)

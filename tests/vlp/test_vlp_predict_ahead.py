@@ -31,7 +31,8 @@ def test_answers_are_those_of_reading_first_and_asking_then(
     squares = torch.stack([_square(path, size) for path in paths])
     batches = torch.split(squares, model.recipe.tower.batch_size)
     expected = [answer for batch in batches for answer in answer_squares(model, batch, resolved)]
-    plain = torch.cat([model.answer(batch, resolved.vectors).logits for batch in batches]).sigmoid().numpy()
+    logits = torch.cat([model.answer(batch, resolved.vectors).logits for batch in batches])
+    plain = resolved.read(logits).sigmoid().numpy()
     assert np.stack([answer.probabilities for answer in expected]) == pytest.approx(plain, abs=1e-5)  # not folded
     found = list(answers(model, paths, _square, resolved))
     assert [path for path, _ in found] == paths

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from kgkit.interface import Finding, InputError, choices, load_findings
 from vlp.artifact import VlpModel
 from vlp.data.labels import finding_of_label, findings_of_labels
 from vlp.data.prepared import PreparedData
+from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import query_key
 from vlp.knowledge import FINDING_PREFIX, Knowledge
-from vlp.queries import ResolvedQueries, open_knowledge, resolve_queries
+from vlp.queries import open_knowledge, resolve_queries, with_vectors
 from vlp.types import Query
 
 _MAX_SYNONYMS = 32
@@ -52,21 +52,16 @@ class AskedQueries:
 
     Attributes:
         columns: One per thing asked, names distinct.
-        vectors: float32 [F, E].
+        resolved: Their queries, as `vlp.predict` takes them.
     """
 
     columns: tuple[Asked, ...]
-    vectors: Tensor
+    resolved: ResolvedQueries
 
     @property
     def names(self) -> list[str]:
         """Name of each column."""
         return [column.name for column in self.columns]
-
-    @property
-    def resolved(self) -> ResolvedQueries:
-        """As `vlp.predict` takes them."""
-        return ResolvedQueries(tuple(column.query for column in self.columns), self.vectors)
 
 
 def ask(
@@ -92,7 +87,7 @@ def ask(
     """
     labelled = labelled_findings(data)
     if queries:
-        columns, vectors = _ask_for(model, data, labelled, queries, encoder_dir)
+        columns, resolved = _ask_for(model, data, labelled, queries, encoder_dir)
     else:
         if not labelled:
             raise InputError(_no_label(data), data.folder / "studies.parquet")
@@ -100,11 +95,10 @@ def ask(
         resolved = resolve_queries(model, identifiers, encoder_dir)
         items = zip(labelled.items(), resolved.queries, strict=True)
         columns = [Asked(label, label, finding, query) for (label, finding), query in items]
-        vectors = resolved.vectors
     if average_synonyms:
         knowledge = open_knowledge(model, encoder_dir, wanted="the synonyms of a query")
-        return _with_synonyms(columns, vectors, knowledge)
-    return AskedQueries(tuple(columns), vectors)
+        return _with_synonyms(columns, resolved, model, knowledge)
+    return AskedQueries(tuple(columns), resolved)
 
 
 def labelled_findings(data: PreparedData) -> dict[str, Finding]:
@@ -139,7 +133,7 @@ def _ask_for(
     labelled: dict[str, Finding],
     queries: Sequence[str],
     encoder_dir: Path | None,
-) -> tuple[list[Asked], Tensor]:
+) -> tuple[list[Asked], ResolvedQueries]:
     wanted = [_label_and_words(data, query) for query in queries]
     by_name = {label.casefold(): label for label in labelled}
     identifiers = []
@@ -154,7 +148,7 @@ def _ask_for(
         if any(column.name == name for column in columns):
             raise InputError(f"query {name!r} is asked twice")
         columns.append(Asked(name, label, labelled.get(label or ""), query))
-    return columns, resolved.vectors
+    return columns, resolved
 
 
 def _label_and_words(data: PreparedData, query: str) -> tuple[str | None, str]:
@@ -176,14 +170,16 @@ def _label_of(query: Query, words: str, labelled: dict[str, Finding]) -> str | N
     return None
 
 
-def _with_synonyms(columns: Sequence[Asked], vectors: Tensor, knowledge: Knowledge) -> AskedQueries:
+def _with_synonyms(
+    columns: Sequence[Asked], resolved: ResolvedQueries, model: VlpModel, knowledge: Knowledge
+) -> AskedQueries:
     averaged, counted = [], []
-    for column, vector in zip(columns, vectors, strict=True):
+    for column, vector in zip(columns, resolved.vectors[: len(columns)], strict=True):
         texts = _synonyms(column, knowledge)
         rows = torch.from_numpy(knowledge.encoder.embed_text(texts)) if texts else vector[:0].reshape(0, len(vector))
         averaged.append(F.normalize(torch.cat([vector[None], rows]).mean(0), dim=0))
-        counted.append(Asked(column.name, column.label, column.finding, column.query, 1 + len(texts)))
-    return AskedQueries(tuple(counted), torch.stack(averaged))
+        counted.append(replace(column, synonyms=1 + len(texts)))
+    return AskedQueries(tuple(counted), with_vectors(model, resolved, torch.stack(averaged)))
 
 
 def _synonyms(column: Asked, knowledge: Knowledge) -> list[str]:

@@ -26,12 +26,13 @@ from kgkit.interface import (
 )
 from vlp.artifact import VlpModel, load_model
 from vlp.data.prepared import PreparedData, load_data
+from vlp.denial import ResolvedQueries
 from vlp.evaluation.asked import identifier_of_label
 from vlp.evaluation.measure import with_interval
 from vlp.grounding import FloatArray, ground_film, save_overlay
 from vlp.images import IMAGE_SUFFIXES, load_image
 from vlp.metrics import patient_resamples
-from vlp.queries import ResolvedQueries, resolve_queries
+from vlp.queries import resolve_queries
 from vlp.types import Grounding
 
 Box = tuple[float, float, float, float]
@@ -105,7 +106,7 @@ def point(config: PointingConfig) -> dict[str, Any]:
         for item in boxed:
             bar.advance()
             try:
-                rows.append(_play(model, item, _only(resolved, findings.index(item.finding)), config, partial))
+                rows.append(_play(model, item, resolved.only([findings.index(item.finding)]), config, partial))
             except InputError as error:
                 failed.append((str(item.film), str(error).removeprefix(f"{item.film}: ")))
     failed += [(name, "no such image file") for name in missing]
@@ -261,10 +262,6 @@ def _play(
         "boxes": len(boxes),
         **scores,
     }
-
-
-def _only(resolved: ResolvedQueries, row: int) -> ResolvedQueries:
-    return ResolvedQueries((resolved.queries[row],), resolved.vectors[row : row + 1])
 
 
 def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> str:

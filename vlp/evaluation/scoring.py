@@ -18,10 +18,10 @@ from kgkit.interface import InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import LABEL_PREFIX, PreparedData
+from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import FindingCalibration
 from vlp.metrics import FloatArray
 from vlp.predict import FilmAnswer, answers
-from vlp.queries import ResolvedQueries
 
 ALL_SPLITS = "all"
 

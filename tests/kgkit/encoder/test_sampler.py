@@ -86,13 +86,22 @@ def test_hidden_pairs_pass_no_message_in_any_direction(
     chosen = data.draw(st.lists(st.sampled_from(sorted(facts)), min_size=1))
     turned = [fact if data.draw(st.booleans()) else fact[::-1] for fact in chosen]
     table = torch.tensor(turned)
-    hidden = sampler.pair_keys(table[:, 0], table[:, 2])
+    hidden = sampler.keys(table[:, 0], table[:, 1], table[:, 2])
     graph = sampler.sample(torch.tensor(seeds), [fanout, fanout], generator(), hidden)
     pairs = {frozenset((h, t)) for h, _, t in chosen}
     assert not any(frozenset((source, target)) in pairs for source, _, target in edges(graph))
     everything = sampler.sample(torch.tensor(seeds), [100], generator(), hidden)
     kept = {m for m in messages(facts) if m[2] in seeds and frozenset((m[0], m[2])) not in pairs}
     assert set(edges(everything)) == kept, "only the hidden pairs are left out"
+
+
+@given(FACTS, SEEDS, st.data())
+def test_a_hidden_fact_takes_no_other_with_it(facts: set[Fact], seeds: list[int], data: st.DataObject) -> None:
+    sampler = NeighbourSampler(np.array(sorted(facts)), NUM_CONCEPTS, NUM_RELATIONS, hides="fact")
+    chosen = data.draw(st.sets(st.sampled_from(sorted(facts)), min_size=1))
+    hidden = sampler.keys(*torch.tensor(sorted(chosen)).unbind(1))
+    graph = sampler.sample(torch.tensor(seeds), [100], generator(), hidden)
+    assert Counter(edges(graph)) == Counter(m for m in messages(facts - chosen) if m[2] in seeds)
 
 
 def test_the_generator_decides_the_draw() -> None:
