@@ -22,7 +22,7 @@ def build_optimisers(
     Args:
         model: What learns.
         recipe: Rates and decay.
-        takes_turns: Texts learn first, everything else after them.
+        takes_turns: Texts learn first, everything else after them; with live triples all along.
     """
     sparse = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
     taken = {id(parameter) for parameter in sparse}
@@ -30,7 +30,8 @@ def build_optimisers(
                   for side in split_parameters(model))  # fmt: skip
     groups = []
     train, turn = recipe.train, recipe.train.text_share if takes_turns else 0.0
-    sides = ((text, train.text_learning_rate, (0.0, turn or 1.0)), (rest, train.graph_learning_rate, (turn, 1.0)))
+    begins = 0.0 if recipe.relation.live_triples else turn
+    sides = ((text, train.text_learning_rate, (0.0, turn or 1.0)), (rest, train.graph_learning_rate, (begins, 1.0)))
     for parameters, peak, span in sides:
         for decay, is_wanted in ((recipe.train.weight_decay, _decays), (0.0, lambda parameter: not _decays(parameter))):
             chosen = [parameter for parameter in parameters if is_wanted(parameter)]
@@ -40,7 +41,7 @@ def build_optimisers(
     if groups:
         optimisers.append(torch.optim.AdamW(groups, lr=0.0, fused=True))
     if sparse:
-        group = {"params": sparse, "peak": train.graph_learning_rate, "span": (turn, 1.0)}
+        group = {"params": sparse, "peak": train.graph_learning_rate, "span": (begins, 1.0)}
         optimisers.append(torch.optim.SparseAdam([group], lr=1.0))
     return optimisers
 

@@ -108,11 +108,14 @@ class TowersMethod:
         self._mined_at = 0
 
     def draw(self, step: int) -> TowersDraw:
-        """See `Method`. Once texts have ended a step reads none and costs little; before that, it takes no fact."""
+        """See `Method`. Once texts have ended a step reads none and costs little; before that, it takes no fact.
+
+        Unless facts are to teach the text tower too (`relation.live_triples`): then it takes them from the start.
+        """
         relation = self._recipe.relation
         generator = np.random.default_rng([self._recipe.seed, step])
         takes_texts = not self._is_final
-        takes_facts = self._draws_graph and (self._is_final or not self.takes_turns)
+        takes_facts = self._draws_graph and (self._is_final or not self.takes_turns or relation.live_triples > 0)
         none = np.empty(0, dtype=np.int64)
         pairs = self._pairs(generator, step) if takes_texts else none
         left, right = self._two_names(generator, pairs)
@@ -190,8 +193,9 @@ class TowersMethod:
 
     @property
     def takes_turns(self) -> bool:
-        """See `Method`. Where no concept has a second name or a definition, facts are all there is from the start."""
-        return self._draws_graph and self._has_texts and self._recipe.takes_turns
+        """See `Method`. Where texts learn neither from each other nor from facts, facts are all there is."""
+        learns_texts = self._has_texts or self._recipe.relation.live_triples > 0
+        return self._draws_graph and learns_texts and self._recipe.takes_turns
 
     def end_texts(self) -> None:
         """See `Method`."""

@@ -21,7 +21,9 @@ from kgkit.training.loop import train_encoder
 
 Recipe = Callable[..., EncoderRecipe]
 Train = Callable[..., ConceptEncoder]
-HALVES = ("train.steps=10", "train.fact_steps=10", "train.text_share=0.5", "train.log_every=1")
+HALVES = (
+    "train.steps=10", "train.fact_steps=10", "train.text_share=0.5", "train.log_every=1", "relation.live_triples=0"
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -54,6 +56,16 @@ def test_each_half_has_its_own_losses(train: Train) -> None:
     relation = [line["losses"]["relation"] for line in log[10:]]
     assert np.mean(relation[-3:]) < relation[0]
     assert ["valid_link_mrr" in line for line in log if "valid_score" in line] == [False, True, True]
+
+
+def test_live_triples_teach_the_text_tower_in_the_first_half(train: Train) -> None:
+    live, plain = (train(*HALVES, f"relation.live_triples={count}", "objectives.graph_to_text=1") for count in (8, 0))
+    losses = [set(line["losses"]) - {"total"} for line in log_of(live)]
+    everything = {"synonym", "definition", "relation", "alignment"}
+    assert losses == [everything] * 10 + [{"relation", "alignment"}] * 10
+    assert not np.array_equal(live.name_vectors, plain.name_vectors)
+    begins = [log_of(encoder)[10]["losses"]["relation"] for encoder in (live, plain)]
+    assert begins[0] < begins[1], "what the scorer learnt in the first half was lost"
 
 
 def test_the_text_tower_is_that_of_a_run_on_texts_alone(train: Train) -> None:
@@ -130,7 +142,7 @@ def test_no_name_is_read_twice(train: Train, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_processor_time_is_shared_out(train: Train) -> None:
     budget = ("train.steps=100000", "train.fact_steps=100000", "train.text_share=0.5", "train.cpu_minutes=0.1")
-    log = log_of(train(*budget, "train.curve_points=2", "train.log_every=1"))
+    log = log_of(train(*budget, "train.curve_points=2", "train.log_every=1", "relation.live_triples=0"))
     kinds = ["relation" in line["losses"] for line in log]
     assert kinds == sorted(kinds)
     assert 0 < sum(kinds) < len(kinds)
