@@ -8,6 +8,7 @@ from typing import cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.csr import positions
 from kgkit.views.triples import IntArray
 
 TokenArray = npt.NDArray[np.int32]
@@ -49,7 +50,7 @@ class TokenRows(Sequence[Sequence[int]]):
         indices = np.asarray(indices, dtype=np.int64)
         lengths = self.offsets[indices + 1] - self.offsets[indices]
         offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
-        return TokenRows(self.flat[_places(self.offsets[indices], lengths)], offsets)
+        return TokenRows(self.flat[positions(self.offsets[indices], lengths)], offsets)
 
     def padded(self, indices: IntArray, pad: int) -> tuple[IntArray, IntArray]:
         """Some rows as a table.
@@ -142,9 +143,3 @@ def equal_rows(rows: TokenRows) -> tuple[IntArray, IntArray]:
         done += len(members)
     none = np.empty(0, dtype=np.int64)
     return np.concatenate([none, *orders]), np.concatenate([none, *starts]).astype(np.int64)
-
-
-def _places(starts: IntArray, lengths: IntArray) -> IntArray:
-    """Flat positions of all tokens of rows that start at `starts`."""
-    shift: IntArray = np.repeat(starts - (lengths.cumsum() - lengths), lengths)
-    return shift + np.arange(len(shift))

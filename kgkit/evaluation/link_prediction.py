@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kgkit.csr import positions
 from kgkit.encoder.artifact import load_encoder
 from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.encoder.scoring import open_scorer, read_recipe
@@ -41,8 +42,7 @@ class _Ends:
         first = np.searchsorted(self.keys, keys, side="left")
         counts = np.searchsorted(self.keys, keys, side="right") - first
         starts = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
-        within = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
-        return starts, self.others[np.repeat(first, counts) + within]
+        return starts, self.others[positions(first, counts)]
 
 
 class KnownFacts:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.csr import positions
 from kgkit.errors import InputError
 
 INDEX_FORMAT = 3
@@ -87,8 +88,4 @@ def members_of(starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> np
     >>> members_of(np.array([0, 2, 5, 6]), np.array([1, 0]))
     array([2, 3, 4, 0, 1])
     """
-    counts = starts[rows + 1] - starts[rows]
-    found: npt.NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(
-        starts[rows] - (np.cumsum(counts) - counts), counts
-    )
-    return found
+    return positions(starts[rows], starts[rows + 1] - starts[rows])

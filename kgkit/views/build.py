@@ -9,7 +9,6 @@ retired.parquet    ids that are no concepts any more: retired, reason, target
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kgkit.files import partial_folder, publish_folder
 from kgkit.sources.base import SourceTables, gathered, merge_tables
 from kgkit.sources.relations import RelationNames, is_negative
 from kgkit.views.identity import representatives
@@ -39,9 +39,7 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     )
     if folder.exists():
         return labels
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = partial_folder(folder)
     by_class = preferred_names(graph.in_rows(graph.tables.names)) if graph.merged else graph.in_rows(preferred)
     _concepts(graph, by_class).write_parquet(partial / "concepts.parquet")
     _names(graph, by_class).write_parquet(partial / "names.parquet")
@@ -51,7 +49,7 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     retired = graph.tables.retired
     retired = retired.select(gathered(graph.tables.ids, "retired"), "reason", gathered(graph.tables.ids, "target"))
     retired.unique().sort("retired", "target", "reason").write_parquet(partial / "retired.parquet")
-    partial.rename(folder)
+    publish_folder(partial, folder)
     return labels
 
 

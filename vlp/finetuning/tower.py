@@ -190,7 +190,7 @@ class LabelTask:
         labels = self.network.labels(self.val)
         if bool(labels.isnan().all()):
             return {}
-        logits = film_logits(self.network, self.val, self.reader, self.config.batch_size)
+        logits = label_logits(self.network, self.val, self.reader, self.config.batch_size)
         return {"val_loss": float(masked_loss(logits, labels))}
 
 
@@ -256,13 +256,13 @@ class Finetuner:
     def scores(self, network: TunedNetwork, films: Films) -> FloatArray:
         """Probabilities: float64 [n, F], NaN for findings that could not be fitted."""
         found = np.full((len(films.rows), len(network.fitted)), np.nan)
-        logits = film_logits(network, films, self.reader, self.config.batch_size)
+        logits = label_logits(network, films, self.reader, self.config.batch_size)
         found[:, network.fitted] = logits.double().sigmoid().numpy()
         return found
 
 
 @torch.no_grad()
-def film_logits(network: TunedNetwork, films: Films, reader: FilmReader, batch_size: int) -> Tensor:
+def label_logits(network: TunedNetwork, films: Films, reader: FilmReader, batch_size: int) -> Tensor:
     """Logits of films as they are, in their order: float32 [n, fitted] on the CPU; n may be 0."""
     config = LoaderConfig(network.config.input_size, batch_size)
     device = network.mean.device
