@@ -452,7 +452,7 @@ def test_a_full_disk_is_said_and_the_old_checkpoint_stays(
 # The other recipes
 
 
-@pytest.mark.parametrize("recipe", ["sapbert", "kad", "untrained"])
+@pytest.mark.parametrize("recipe", ["benchmark", "sapbert", "kad", "untrained"])
 def test_the_recipes_that_others_use_train_on_the_same_graph(
     recipe: str, no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, opened: ConceptEncoder
 ) -> None:
