@@ -24,6 +24,7 @@ from kgkit.files import read_manifest, write_manifest, write_text_atomically
 from kgkit.training.corpus import Corpus
 from kgkit.training.method import Method
 from kgkit.training.source import TrainingSource
+from kgkit.training.tokens import TokenStore
 from kgkit.views.triples import IntArray
 
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -67,7 +68,7 @@ def save_encoder(
             .to_numpy()
             .astype(np.int64)
         )
-        names = _read_strings(model, strings, order, method.preferred, autocast)
+        names = _read_strings(folder, model, strings, order, method.preferred, autocast)
         preferred = names[torch.from_numpy(order)]
     concepts = method.concept_vectors(preferred)
     if not bool(torch.isfinite(concepts).all()) or not bool(torch.isfinite(names).all()):
@@ -109,11 +110,12 @@ def _distinct(names: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
 
 
 def _read_strings(
-    model: EncoderModel, strings: pl.Series, preferred: IntArray, known: Tensor | None, autocast: Autocast
+    folder: Path, model: EncoderModel, strings: pl.Series, preferred: IntArray, known: Tensor | None, autocast: Autocast
 ) -> Tensor:
     """Vectors of all names, float32 [n, dim].
 
     Args:
+        folder: Where tokens are kept.
         model: Its text tower reads.
         strings: The names.
         preferred: int64 [N], where each concept's preferred name stands among them.
@@ -125,8 +127,9 @@ def _read_strings(
     if known is not None:
         vectors[torch.from_numpy(preferred)] = known
         is_left[preferred] = False
-    tokens = model.text.tokenize(strings.filter(pl.Series(is_left)).to_list(), model.text.config.max_name_tokens)
-    vectors[torch.from_numpy(is_left)] = model.text.encode_all(tokens, autocast, "names to vectors")
+    left = strings.filter(pl.Series(is_left))
+    store = TokenStore.build(folder / "tokens" / "all", left, model.text, model.text.config.max_name_tokens)
+    vectors[torch.from_numpy(is_left)] = model.text.encode_all(store, autocast, "names to vectors")
     return vectors
 
 
