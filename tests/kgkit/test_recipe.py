@@ -92,7 +92,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> Non
 
 
 def test_a_missing_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recipe 'defualt'; did you mean 'default'\? choices: default, fast"):
+    with pytest.raises(InputError, match=r"no recipe 'defualt'; did you mean 'default'\? choices: benchmark, default"):
         load_recipe(Whole, "encoder", "defualt")
     with pytest.raises(InputError, match=r"none\.toml: not a readable TOML recipe"):
         load_recipe(Whole, "encoder", str(tmp_path / "none.toml"))
