@@ -38,7 +38,7 @@ def resolve_queries(
         rows = list(range(len(model.queries)))
         if findings_only:
             rows = [row for row in rows if model.queries[row].is_finding] or rows
-        return _resolved(model, [trained.query(row) for row in rows], model.query_vectors[rows])
+        return with_vectors(model, [trained.query(row) for row in rows], model.query_vectors[rows])
     queries: list[Query] = []
     vectors: list[Tensor] = []
     knowledge: Knowledge | None = None
@@ -58,15 +58,11 @@ def resolve_queries(
                 continue
         queries.append(trained.query(row, words))
         vectors.append(model.query_vectors[row])
-    return _resolved(model, queries, torch.stack(vectors))
+    return with_vectors(model, queries, torch.stack(vectors))
 
 
-def with_vectors(model: VlpModel, resolved: ResolvedQueries, own: Tensor) -> ResolvedQueries:
-    """The same queries, asked with other vectors of their own: float32 [Q, E]."""
-    return _resolved(model, resolved.queries, own)
-
-
-def _resolved(model: VlpModel, queries: Sequence[Query], own: Tensor) -> ResolvedQueries:
+def with_vectors(model: VlpModel, queries: Sequence[Query], own: Tensor) -> ResolvedQueries:
+    """Queries that are asked with vectors of their own, float32 [Q, E], and `normal` as the model answers it."""
     return resolve_denial(queries, own, (model.queries, model.query_vectors), model.denial)
 
 

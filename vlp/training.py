@@ -84,7 +84,7 @@ def train(config: TrainConfig) -> TrainSummary:
     val_logits = film_logits(model, films[1].looks(), questions.vectors)
     summary = _summarise(config, state, val_logits, films)
     if accelerator.is_main_process:
-        denial = learn_denial(model, films, questions, config.recipe)
+        denial = learn_denial(model, films, questions, config.recipe, val_logits)
         inverted = look_at_inverted(tower, data, config.recipe, accelerator.device)
         looks = _features(model, films[0]), _features(model, films[1]), inverted
         write_for_use(partial, data, (questions.queries, denial), looks, (films[1].targets, val_logits))
@@ -132,13 +132,27 @@ def fit(
 
 
 def learn_denial(
-    model: FilmModel, films: tuple[FilmSet, FilmSet], questions: Questions, recipe: VlpRecipe
+    model: FilmModel,
+    films: tuple[FilmSet, FilmSet],
+    questions: Questions,
+    recipe: VlpRecipe,
+    val_logits: Tensor | None = None,
 ) -> Denial | None:
-    """How `normal` is answered, from the reports of the films that chose the epoch; of all films if there are none."""
+    """How `normal` is answered, from the reports of the films that chose the epoch; of all films if there are none.
+
+    Args:
+        model: Trained.
+        films: Of train and of val; val may be empty.
+        questions: What was taught.
+        recipe: Says whether `normal` is answered so.
+        val_logits: float [N, Q] of the val films, where they are known already; the films are not looked at again.
+    """
     if not recipe.targets.deny_findings:
         return None
     judged = films[1] if len(films[1]) else films[0]
-    return fit_denial(questions.queries, judged.targets, film_logits(model, judged.looks(), questions.vectors))
+    if judged is films[0] or val_logits is None:
+        return fit_denial(questions.queries, judged.targets, film_logits(model, judged.looks(), questions.vectors))
+    return fit_denial(questions.queries, judged.targets, val_logits)
 
 
 def load_films(

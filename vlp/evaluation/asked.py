@@ -179,7 +179,7 @@ def _with_synonyms(
         rows = torch.from_numpy(knowledge.encoder.embed_text(texts)) if texts else vector[:0].reshape(0, len(vector))
         averaged.append(F.normalize(torch.cat([vector[None], rows]).mean(0), dim=0))
         counted.append(replace(column, synonyms=1 + len(texts)))
-    return AskedQueries(tuple(counted), with_vectors(model, resolved, torch.stack(averaged)))
+    return AskedQueries(tuple(counted), with_vectors(model, resolved.queries, torch.stack(averaged)))
 
 
 def _synonyms(column: Asked, knowledge: Knowledge) -> list[str]:
