@@ -3,8 +3,9 @@
 The same function as `QueryNetwork.forward` in evaluation mode, to rounding; a test holds them together. Folded are the
 standardisation of the features into the projection, the gains and offsets of every norm into the matrix behind it, the
 positions into the keys; all layers' keys and values come from one product, since every layer looks at the same patches;
-and the first layer's questions are the same for every film. In bf16 the products of the decoder layers are rounded, as
-those of the image tower are; what is added up between them, and what is answered in the end, stay in float32.
+and the first layer's questions are the same for every film. In bf16 the products of the decoder layers and those with
+the patches are rounded, as those of the image tower are; what is added up between them, the weights of the patches, and
+what is answered in the end, stay in float32.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def asker(
         network: A `QueryNetwork` is folded unless its queries see each other; any other is asked as it is.
         query_vectors: float [Q, E].
         grid: (Hp, Wp) of the patches.
-        precision: Of the products in a folded network's decoder layers.
+        precision: Of the products with patches and in the decoder layers of a folded network.
 
     Returns:
         Patch features float [B, Hp, Wp, D] to a `QueryOutput`.
@@ -78,7 +79,7 @@ class FoldedNetwork:
         network: In evaluation mode, its queries not seeing each other; later changes of its weights are not seen.
         query_vectors: float [Q, E].
         grid: (Hp, Wp) of the patches.
-        precision: Of the products in the decoder layers.
+        precision: Of the products with patches and in the decoder layers.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class FoldedNetwork:
         question = local.question(asked) / math.sqrt(self.width)
         weights = question @ local.patch.weight
         constant = weights @ (local.norm_patch.bias + positions).T + (question @ local.patch.bias)[:, None]
-        self.evidence = _Affine(weights * local.norm_patch.weight, constant)
+        self.evidence = _Affine(weights * local.norm_patch.weight, constant).to(self.memory.matrix.dtype)
         self.local_bias = local.bias(asked).squeeze(-1)
         self.image_projection = network.image_projection
 
@@ -124,12 +125,12 @@ class FoldedNetwork:
         """Shapes as in `QueryNetwork.forward`."""
         batch, width = len(patch_features), self.width
         patches = self.project(patch_features.to(self.questions.dtype).flatten(0, 2)).view(batch, -1, width)
-        looked_at = _normed(patches)
+        looked_at = _normed(patches).to(self.evidence.matrix.dtype)
         evidence = torch.baddbmm(
             self.evidence.offset.expand(batch, -1, -1),
             self.evidence.matrix.expand(batch, -1, -1),
             looked_at.transpose(1, 2),
-        )
+        ).to(patches.dtype)
         attention = evidence.softmax(dim=-1)
         local_logits = self.local_bias + (attention * evidence).sum(-1)
         context = F.gelu(self.context(_normed(self._decode(looked_at).to(self.context.matrix.dtype))))
@@ -143,7 +144,7 @@ class FoldedNetwork:
         batch, count, width = len(looked_at), len(self.questions), self.width
         matrix, offset = (part.expand(batch, -1, -1) for part in (self.memory.matrix, self.memory.offset))
         dtype = matrix.dtype
-        memory = torch.baddbmm(offset, looked_at.to(dtype), matrix)
+        memory = torch.baddbmm(offset, looked_at, matrix)
         by_head = memory.view(batch, -1, 2 * len(self.layers), self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         x = self.questions
         for number, layer in enumerate(self.layers):
@@ -160,11 +161,12 @@ class FoldedNetwork:
 def _attend(question: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of scaled questions [B, heads, Q, W / heads] to [B, heads, P, W / heads].
 
-    Two plain products are faster in bf16 on a CPU than the fused kernel, which is faster in float32.
+    Two plain products are faster in bf16 on a CPU than the fused kernel, which is faster in float32. Copies cost little
+    beside the first product, which is half as fast again on them.
     """
     if question.dtype == torch.float32 or question.device.type != "cpu":
         return F.scaled_dot_product_attention(question, keys, values, scale=1.0)
-    return (question @ keys.transpose(-1, -2)).softmax(dim=-1) @ values
+    return (question.contiguous() @ keys.contiguous().transpose(-1, -2)).softmax(dim=-1) @ values
 
 
 def _normed(x: Tensor) -> Tensor:
