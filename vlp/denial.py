@@ -28,6 +28,11 @@ class Denial:
     scale: float
     offset: float
 
+    def weight(self, columns: Sequence[int], width: int) -> Tensor:
+        """What each of `width` logits counts for, when the findings' are in `columns`: float32 [width]."""
+        counted = torch.bincount(torch.tensor(columns), minlength=width)
+        return counted * (self.scale / len(columns))
+
 
 def fit_denial(queries: Sequence[AskedConcept], targets: Tensor, logits: Tensor) -> Denial | None:
     """Fit to what reports say (logistic regression), so that the probability has a level.
@@ -68,8 +73,8 @@ def answer_normal(logits: Tensor, queries: Sequence[AskedConcept], denial: Denia
     if denial is None or not findings:
         return logits
     normal = torch.tensor([query.concept == NORMAL_CONCEPT for query in queries])
-    denied = denial.offset + denial.scale * logits[:, findings].mean(1, keepdim=True)
-    return torch.where(normal, denied, logits)
+    denied = denial.offset + logits @ denial.weight(findings, logits.shape[1]).to(logits)
+    return torch.where(normal, denied[:, None], logits)
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,5 @@ def resolve_denial(
         if not len(same):
             vectors.append(vector)
     weight, offset = torch.eye(len(queries), len(vectors)), torch.zeros(len(queries))
-    weight[normal], offset[normal] = 0, denial.offset
-    for column in columns:
-        weight[normal, column] += denial.scale / len(columns)
+    weight[normal], offset[normal] = denial.weight(columns, len(vectors)), denial.offset
     return ResolvedQueries(tuple(queries), torch.stack(vectors), weight, offset)
