@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.arrays import DoubleArray, IntArray
 from kgkit.errors import KgkitError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 NUM_RESAMPLES = 1000
 """Bootstrap resamples behind every interval."""
@@ -53,7 +51,7 @@ class RankingMetrics:
 
 def realistic_ranks(
     scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
-) -> FloatArray:
+) -> DoubleArray:
     """Rank of the right candidate in each row; ties share the mean of the ranks they cover.
 
     The right candidate's score is taken from the scored row itself.
@@ -78,13 +76,13 @@ def realistic_ranks(
     np.put_along_axis(counted, positive[:, None], values=False, axis=1)
     better = ((scores > own) & counted).sum(axis=1)
     equal = ((scores == own) & counted).sum(axis=1)
-    ranks: FloatArray = 1.0 + better + equal / 2
+    ranks: DoubleArray = 1.0 + better + equal / 2
     return ranks
 
 
 def filtered_ranks(
     scores: npt.NDArray[np.floating[Any]], positive: IntArray, starts: IntArray, columns: IntArray
-) -> FloatArray:
+) -> DoubleArray:
     """What `realistic_ranks` gives, with the known candidates as lists instead of a mask.
 
     Args:
@@ -111,11 +109,11 @@ def filtered_ranks(
     rows, known = rows[is_other], scores[rows[is_other], columns[is_other]]
     better = better - np.bincount(rows[known > own[rows]], minlength=len(scores))
     equal = equal - np.bincount(rows[known == own[rows]], minlength=len(scores))
-    ranks: FloatArray = 1.0 + better + equal / 2
+    ranks: DoubleArray = 1.0 + better + equal / 2
     return ranks
 
 
-def summarise_ranks(ranks: FloatArray, num_candidates: int) -> RankingMetrics:
+def summarise_ranks(ranks: DoubleArray, num_candidates: int) -> RankingMetrics:
     """Figures of some ranks."""
     return RankingMetrics(
         mrr=float((1 / ranks).mean()),
@@ -142,7 +140,7 @@ def resample(num_units: int, seed: int, num_resamples: int = NUM_RESAMPLES) -> I
         yield generator.integers(0, num_units, size=num_units)
 
 
-def percentile_interval(replicates: FloatArray) -> tuple[float, float]:
+def percentile_interval(replicates: DoubleArray) -> tuple[float, float]:
     """95% percentile interval of a figure from its values on the resamples (Efron and Tibshirani 1993, chapter 13).
 
     Args:
@@ -155,7 +153,7 @@ def percentile_interval(replicates: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_interval(values: FloatArray, seed: int, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
+def bootstrap_interval(values: DoubleArray, seed: int, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
     """95% percentile interval of a mean; the resampled unit is one value."""
     draws = resample(len(values), seed, num_resamples)
     return percentile_interval(np.array([values[drawn].mean() for drawn in draws]))

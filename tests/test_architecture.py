@@ -17,7 +17,7 @@ from graphs import ROOT
 
 LAYERS = (
     ("kgkit",),
-    ("kgkit.errors", "kgkit.types", "kgkit.progress", "kgkit.resources", "kgkit.ranking", "kgkit.csr"),
+    ("kgkit.arrays", "kgkit.errors", "kgkit.types", "kgkit.progress", "kgkit.resources", "kgkit.ranking", "kgkit.csr"),
     ("kgkit.namespaces", "kgkit.files", "kgkit.recipe"),
     ("kgkit.findings", "kgkit.linking.phrases", "kgkit.linking.tokens"),
     ("kgkit.sources",),

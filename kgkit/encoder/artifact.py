@@ -20,10 +20,9 @@ import numpy.typing as npt
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
+from kgkit.arrays import FloatArray
 from kgkit.errors import InputError, UnknownConceptError, choices
 from kgkit.files import read_manifest
-
-FloatArray = npt.NDArray[np.float32]
 
 CONCEPT_COLUMNS: dict[str, Any] = {
     "concept": pl.String,  # CURIE, sorted ascending

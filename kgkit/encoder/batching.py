@@ -8,8 +8,8 @@ from typing import cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.arrays import IntArray
 from kgkit.csr import positions
-from kgkit.views.triples import IntArray
 
 TokenArray = npt.NDArray[np.int32]
 

@@ -16,7 +16,8 @@ import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 from polars.io.plugins import register_io_source
 
-from kgkit.encoder.artifact import ConceptEncoder, FloatArray, load_encoder, vector_blocks
+from kgkit.arrays import FloatArray
+from kgkit.encoder.artifact import ConceptEncoder, load_encoder, vector_blocks
 from kgkit.encoder.integrity import verify_encoder
 from kgkit.errors import InputError, choices
 from kgkit.files import output_file, partial_folder, publish_folder

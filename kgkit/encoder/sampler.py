@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kgkit.views.triples import IntArray
+from kgkit.arrays import IntArray
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.batching import TokenRows, equal_rows, plan_batches
 from kgkit.encoder.config import TextConfig
 from kgkit.encoder.weights import text_weights
 from kgkit.errors import InputError
 from kgkit.progress import progress
-from kgkit.views.triples import IntArray
 
 _LAYERS = ("encoder.layer", "transformer.layer", "encoder.layers", "layers")
 """Where transformers' encoders keep their layers."""

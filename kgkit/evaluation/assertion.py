@@ -15,10 +15,10 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.arrays import IntArray
 from kgkit.evaluation.outcomes import Answer, Columns, Outcomes, Statistic
 from kgkit.evaluation.tables import find_file, one_of, read_table
 from kgkit.linking.context import ContextResult, ContextRules, load_context_rules
-from kgkit.ranking import IntArray
 from kgkit.types import Certainty, Experiencer, Temporality
 
 _COLUMNS = ("item", "report", "concept", "sentence", "negation", "temporality", "experiencer")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kgkit.arrays import DoubleArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.names import normalise
 from kgkit.errors import InputError
@@ -16,11 +17,10 @@ from kgkit.evaluation.pubtator import DiseaseMention, corpus_file, read_document
 from kgkit.evaluation.retrieval import NO_TEXT, MakeScores, by_grams, by_vectors
 from kgkit.evaluation.search_quality import search_index, searched_ranks
 from kgkit.linking.abbreviations import find_abbreviations, write_out
-from kgkit.ranking import FloatArray
 from kgkit.resources import resource
 from kgkit.search.concept_search import LEXICAL, MODES
 
-Rank = Callable[[TextQueries], FloatArray]
+Rank = Callable[[TextQueries], DoubleArray]
 """Ranks of the right concepts of some queries, float64 [Q], 1-based; infinite where they were not found."""
 Words = Callable[[DiseaseMention], str]
 """What a mention's concept is looked up by."""
@@ -70,7 +70,7 @@ def searched_entity_linking(folder: Path, data: Path, file: str | None = None) -
     with search_index(folder) as search:
 
         def ranks_by(mode: str) -> Rank:
-            def rank(queries: TextQueries) -> FloatArray:
+            def rank(queries: TextQueries) -> DoubleArray:
                 ids = [frozenset(encoder.concepts[row] for row in rows.tolist()) for rows in queries.split()]
                 return searched_ranks(search, mode, queries.texts, ids)
 
@@ -105,7 +105,7 @@ def read_mesh_matches(path: Path | None = None) -> dict[str, list[str]]:
 def _exact_ranks(encoder: ConceptEncoder, make_scores: MakeScores) -> Rank:
     """Every concept is scored."""
 
-    def rank(queries: TextQueries) -> FloatArray:
+    def rank(queries: TextQueries) -> DoubleArray:
         scores = make_scores(encoder, name_bank(encoder, all_names=True), queries)
         return retrieval_ranks(scores, queries, len(encoder.concepts), "mentions linked")
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from kgkit.arrays import DoubleArray, IntArray
 from kgkit.encoder.artifact import load_encoder
 from kgkit.errors import InputError, choices
 from kgkit.evaluation.outcomes import Answer, Columns, Outcomes, Statistic
@@ -23,7 +24,6 @@ from kgkit.findings import Finding, findings_by_label, load_findings
 from kgkit.linking.linker import Linker, finding_concepts, finding_phrases, load_linker
 from kgkit.linking.reports import join_sections
 from kgkit.progress import progress
-from kgkit.ranking import FloatArray, IntArray
 from kgkit.types import Certainty, Experiencer, Mention, Temporality
 
 LABELS = "labels14.csv"
@@ -53,7 +53,7 @@ class LabelledReports:
     uids: Sequence[str]
     texts: Sequence[str]
     labels: Sequence[str]
-    gold: FloatArray
+    gold: DoubleArray
     common: Sequence[str]
     part: str
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from kgkit.arrays import IntArray
 from kgkit.errors import InputError
-from kgkit.ranking import IntArray
 
 TRIPLE_COLUMNS = {"head": pl.Int32, "relation": pl.Int32, "tail": pl.Int32, "part": pl.String}
 NAME_COLUMNS = {"name": pl.String, "concepts": pl.List(pl.Int32), "part": pl.String}

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kgkit.arrays import BoolArray, DoubleArray, IntArray
 from kgkit.csr import positions
 from kgkit.encoder.artifact import load_encoder
 from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.encoder.scoring import open_scorer, read_recipe
 from kgkit.errors import InputError
 from kgkit.evaluation.held_out_files import read_facts, read_relations
-from kgkit.evaluation.outcomes import Answer, BoolArray, Outcomes
+from kgkit.evaluation.outcomes import Answer, Outcomes
 from kgkit.progress import progress
-from kgkit.ranking import FloatArray, IntArray, filtered_ranks
+from kgkit.ranking import filtered_ranks
 from kgkit.views.benchmarks import read_benchmark
 
 _HITS = (1, 3, 10)
@@ -76,7 +77,7 @@ class KnownFacts:
 
 
 @torch.no_grad()
-def rank_triples(vectors: Tensor, scorer: RelationScorer, known: KnownFacts, triples: IntArray) -> FloatArray:
+def rank_triples(vectors: Tensor, scorer: RelationScorer, known: KnownFacts, triples: IntArray) -> DoubleArray:
     """Filtered realistic ranks of some facts; memory is bounded by chunks of queries and blocks of candidates.
 
     Args:
@@ -111,7 +112,7 @@ def _fill(scores: Tensor, scorer: RelationScorer, vectors: Tensor, query: tuple[
         scores[:, at : at + _BLOCK] = score(vectors[given], relations.to(vectors.device), vectors[at : at + _BLOCK])
 
 
-def tied_ranks(known: KnownFacts, triples: IntArray, num_candidates: int) -> FloatArray:
+def tied_ranks(known: KnownFacts, triples: IntArray, num_candidates: int) -> DoubleArray:
     """Ranks of a tie with every candidate that is not filtered, float64 [2, q]: what nothing known deserves."""
     sides = []
     for right, other, ends in ((2, 0, known.tails), (0, 2, known.heads)):
@@ -228,7 +229,7 @@ def _contained(triples: IntArray, others: IntArray) -> BoolArray:
     return np.array([tuple(triple) in known for triple in triples.tolist()], dtype=np.bool_)
 
 
-def _outcomes(queries: list[str], ranks: FloatArray) -> Outcomes:
+def _outcomes(queries: list[str], ranks: DoubleArray) -> Outcomes:
     reciprocal = 1 / ranks
     columns = {"mrr": reciprocal.mean(axis=0)}
     columns |= {f"hits_at_{k}": (ranks <= k).mean(axis=0) for k in _HITS}

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import DoubleArray, IntArray
 from kgkit.encoder.artifact import ConceptEncoder
 from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import read_held_out_names
 from kgkit.progress import progress
-from kgkit.ranking import FloatArray, IntArray, filtered_ranks
+from kgkit.ranking import filtered_ranks
 from kgkit.search.vectors import VectorTable
 
 Vectors = npt.NDArray[np.float32]
@@ -138,7 +139,7 @@ def concept_blocks(starts: IntArray) -> list[tuple[int, int]]:
     return blocks
 
 
-def retrieval_ranks(fill: FillScores, queries: TextQueries, num_concepts: int, description: str) -> FloatArray:
+def retrieval_ranks(fill: FillScores, queries: TextQueries, num_concepts: int, description: str) -> DoubleArray:
     """Rank of the best right concept of each query among all concepts, the other right ones filtered; ties realistic.
 
     Concepts that share a name tie on it, and a tie is no hit at rank 1: who answers with two has not answered.

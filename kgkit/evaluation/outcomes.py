@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kgkit.arrays import BoolArray, DoubleArray, IntArray
 from kgkit.errors import InputError
-from kgkit.ranking import FloatArray, IntArray, percentile_interval, resample
+from kgkit.ranking import percentile_interval, resample
 
-BoolArray = npt.NDArray[np.bool_]
-Columns = Mapping[str, FloatArray]
+Columns = Mapping[str, DoubleArray]
 Statistic = Callable[[Columns, IntArray], dict[str, float]]
 """Figures of some queries, each counted as often as its weight (int64 [Q]) says."""
 
@@ -52,7 +51,7 @@ class Measured:
     """
 
     figures: dict[str, float]
-    replicates: dict[str, FloatArray]
+    replicates: dict[str, DoubleArray]
     num_queries: int
     num_units: int
 
@@ -89,7 +88,7 @@ class Answer:
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
 
 
-def rank_outcomes(queries: Sequence[str], ranks: FloatArray, hits: Sequence[int], units: IntArray) -> Outcomes:
+def rank_outcomes(queries: Sequence[str], ranks: DoubleArray, hits: Sequence[int], units: IntArray) -> Outcomes:
     """Outcomes of ranked queries: `mrr` and `hits_at_<k>`.
 
     Args:
@@ -156,7 +155,7 @@ def refuse_unpaired(ours: Answer, theirs: Answer, where: str) -> None:
         raise InputError(f"{problem}; train both on one graph with one seed and one [held_out]", where)
 
 
-def _with_intervals(figures: Mapping[str, float], replicates: Mapping[str, FloatArray]) -> dict[str, Any]:
+def _with_intervals(figures: Mapping[str, float], replicates: Mapping[str, DoubleArray]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in figures.items():
         interval = [_defined(bound) for bound in percentile_interval(replicates[name])]

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+from kgkit.arrays import DoubleArray, IntArray
 from kgkit.encoder.artifact import load_encoder
 from kgkit.evaluation.name_bank import embed
 from kgkit.evaluation.outcomes import Answer, Columns, Outcomes
 from kgkit.evaluation.retrieval import NO_TEXT
 from kgkit.evaluation.tables import find_file, number, read_table
-from kgkit.ranking import FloatArray, IntArray
 
 _COLUMNS = ("snomed_label_1", "snomed_label_2", "mean_rating")
 
@@ -49,7 +49,7 @@ def correlations(columns: Columns, weights: IntArray) -> dict[str, float]:
     return {"spearman": _pearson(rankdata(cosine), rankdata(rating)), "pearson": _pearson(cosine, rating)}
 
 
-def _pearson(first: FloatArray, second: FloatArray) -> float:
+def _pearson(first: DoubleArray, second: DoubleArray) -> float:
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / norm if norm > 0 else float("nan")

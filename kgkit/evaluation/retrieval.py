@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from kgkit.arrays import BoolArray, DoubleArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.evaluation.held_out_files import read_held_out_definitions, read_held_out_names
 from kgkit.evaluation.lexical import lexical_scores
@@ -21,8 +22,7 @@ from kgkit.evaluation.name_bank import (
     queries_of,
     retrieval_ranks,
 )
-from kgkit.evaluation.outcomes import Answer, BoolArray, Outcomes, rank_outcomes
-from kgkit.ranking import FloatArray
+from kgkit.evaluation.outcomes import Answer, Outcomes, rank_outcomes
 
 _HITS = (1, 5, 10)
 NO_TEXT = "it has no text tower, so it cannot read the queries"
@@ -115,7 +115,7 @@ def _answer(
         return Answer(cannot="nothing was held out", candidates=encoder.concepts)
     bank = name_bank(encoder)
     scores = make_scores(encoder, bank, queries)
-    ranks: FloatArray = retrieval_ranks(scores, queries, len(encoder.concepts), "concepts ranked")
+    ranks: DoubleArray = retrieval_ranks(scores, queries, len(encoder.concepts), "concepts ranked")
     labels = [
         f"{text} -> {' '.join(encoder.concepts[row] for row in rows.tolist())}"
         for text, rows in zip(asked.texts, asked.split(), strict=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from kgkit.arrays import DoubleArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import read_held_out_names
 from kgkit.evaluation.outcomes import Answer, rank_outcomes
 from kgkit.evaluation.retrieval import NO_TEXT
 from kgkit.progress import progress
-from kgkit.ranking import FloatArray
 from kgkit.search.build import build_index
 from kgkit.search.concept_search import LEXICAL, LONGEST_QUERY, MODES, ConceptSearch, open_search
 from kgkit.types import SearchHit
@@ -92,7 +92,7 @@ def search_index(folder: Path, names: pl.DataFrame | None = None) -> Iterator[Co
 
 def searched_ranks(
     search: ConceptSearch, mode: str, texts: Sequence[str], right: Sequence[frozenset[str]]
-) -> FloatArray:
+) -> DoubleArray:
     """Rank of the best right concept of each query among the first 100 hits.
 
     Args:
@@ -104,7 +104,7 @@ def searched_ranks(
     Returns:
         float64 [Q], 1-based; ties share the mean of their ranks; infinite where none of them is found.
     """
-    ranks: FloatArray = np.full(len(texts), np.inf)
+    ranks: DoubleArray = np.full(len(texts), np.inf)
     with progress(f"{mode} search", len(texts), "queries") as report:
         for start in range(0, len(texts), _QUERIES):
             part = [text[:LONGEST_QUERY] for text in texts[start : start + _QUERIES]]

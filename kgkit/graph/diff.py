@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from kgkit.arrays import IntArray
 from kgkit.errors import InputError
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.views.encode import are_in_sorted
-from kgkit.views.triples import IntArray
 
 _NOT_THE_SAME = ("RB", "RN", "RO")
 """Reasons (MRCUI's REL) of a successor that is only broader, narrower or related."""

@@ -7,11 +7,12 @@ from typing import IO
 
 import polars as pl
 
+from kgkit.arrays import IntArray
 from kgkit.errors import InputError
 from kgkit.graph.exportable import Exportable, WriterOptions
 from kgkit.views.groups import semantic_group_of
 from kgkit.views.splits import split_triples
-from kgkit.views.triples import IntArray, open_triples
+from kgkit.views.triples import open_triples
 
 _SLICE = 1 << 20
 _LINE_END = r"[\r\n\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]+"

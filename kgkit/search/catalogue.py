@@ -19,13 +19,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
-import numpy.typing as npt
 
+from kgkit.arrays import IntArray
 from kgkit.errors import InputError, choices
 from kgkit.search.filters import LANGUAGE, ConceptFilter
 from kgkit.search.layout import DamagedIndexError
-
-IntArray = npt.NDArray[np.int64]
 
 SCHEMA = """
 CREATE TABLE concepts (row INTEGER PRIMARY KEY, concept TEXT NOT NULL UNIQUE, name TEXT, semantic_types TEXT NOT NULL);

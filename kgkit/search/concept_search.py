@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kgkit.arrays import FloatArray, IntArray
 from kgkit.errors import InputError, UnknownConceptError, choices
 from kgkit.files import read_manifest
-from kgkit.search.catalogue import Catalogue, Concept, IntArray
+from kgkit.search.catalogue import Catalogue, Concept
 from kgkit.search.filters import ConceptFilter
-from kgkit.search.fusion import FUSION, FloatArray, best_positions
+from kgkit.search.fusion import FUSION, best_positions
 from kgkit.search.layout import (
     ARRAYS,
     CATALOGUE,

@@ -15,11 +15,11 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.arrays import FloatArray, IntArray
 from kgkit.errors import InputError, choices
 from kgkit.progress import progress
-from kgkit.search.catalogue import IntArray
 from kgkit.search.layout import DamagedIndexError, DenseSummary, members_of
-from kgkit.search.vectors import DenseScores, FloatArray, VectorTable
+from kgkit.search.vectors import DenseScores, VectorTable
 
 _python_faiss: Any = faiss
 """FAISS with the constructors that its type stubs do not know."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from kgkit.arrays import FloatArray
 
 
 @dataclass(frozen=True)

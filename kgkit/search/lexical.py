@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.arrays import FloatArray
 from kgkit.search.catalogue import Catalogue
 from kgkit.search.folding import WORD_GRAMS, edits, fold, grams, name_grams
 from kgkit.search.fusion import LETTERS, best_positions
-
-FloatArray = npt.NDArray[np.float32]
 
 INITIALS_SCORE = 0.5
 """Score of a name whose first letters the query is."""

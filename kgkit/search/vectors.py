@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgkit.search.catalogue import IntArray
+from kgkit.arrays import FloatArray, IntArray
 from kgkit.search.layout import members_of
-
-FloatArray = npt.NDArray[np.float32]
 
 OWN_SHARE = 0.1
 """Part of a concept's dense score that is its own vector's; the rest is the best of it and its names' vectors. It tells

@@ -14,6 +14,7 @@ import polars as pl
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
+from kgkit.arrays import BoolArray
 from kgkit.errors import InputError, choices
 from kgkit.namespaces import plain
 from kgkit.resources import resource
@@ -38,7 +39,6 @@ from kgkit.sources.umls_rows import (
     FIRST_PLACEHOLDER,
     NUM_CUIS,
     SUPPRESSED,
-    BoolArray,
     Rule,
     cui_number,
     is_in,

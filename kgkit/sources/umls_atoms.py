@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from kgkit.arrays import BoolArray
 from kgkit.namespaces import code_curie
 from kgkit.sources.base import IngestLog, with_best_names
 from kgkit.sources.rrf import RrfRelease
-from kgkit.sources.umls_rows import NUM_CUIS, SUPPRESSED, BoolArray, Rule, cui_number, is_in, kept_rows
+from kgkit.sources.umls_rows import NUM_CUIS, SUPPRESSED, Rule, cui_number, is_in, kept_rows
 from kgkit.sources.umls_vocabularies import LANGUAGES, Vocabularies
 
 _ABBREVIATION_TTYS = ("AB", "ACR", "AA")

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import BoolArray
 from kgkit.errors import InputError, choices
 from kgkit.sources.base import IngestLog
 from kgkit.sources.relations import REL_NOT_USED, REL_WITHOUT_RELA, RelationNames
 from kgkit.sources.rrf import RrfRelease
-from kgkit.sources.umls_rows import SUPPRESSED, BoolArray, Rule, cui_number, is_in, kept_rows
+from kgkit.sources.umls_rows import SUPPRESSED, Rule, cui_number, is_in, kept_rows
 from kgkit.sources.umls_vocabularies import Vocabularies
 
 _AT_A_TIME = 1 << 22

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import BoolArray
 from kgkit.sources.base import IngestLog
 
 NUM_CUIS = 10_000_000
@@ -17,7 +16,6 @@ NUM_CUIS = 10_000_000
 FIRST_PLACEHOLDER = 9_000_000
 """Real CUIs are far below; files made from open ontologies mint theirs from here up."""
 SUPPRESSED = ("O", "E", "Y")
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

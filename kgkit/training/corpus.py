@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import BoolArray, IntArray
 from kgkit.encoder.config import EncoderRecipe, HeldOutConfig
 from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import NAME_COLUMNS
 from kgkit.training.source import TrainingSource, without_concepts
 from kgkit.views.splits import TripleSplit, shuffle_tails, split_concepts, split_triples
-from kgkit.views.triples import IntArray, TripleView
-
-BoolArray = npt.NDArray[np.bool_]
+from kgkit.views.triples import TripleView
 
 
 @dataclass(frozen=True)

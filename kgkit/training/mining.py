@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.batching import TokenRows
-from kgkit.views.triples import IntArray
 
 _EXACT_BELOW = 20_000
 _PROBES = 8

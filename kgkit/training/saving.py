@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.artifact import NAME_COLUMNS
 from kgkit.encoder.card import model_card
 from kgkit.encoder.integrity import describe_parts, encoder_digest
@@ -25,7 +26,6 @@ from kgkit.training.corpus import Corpus
 from kgkit.training.method import Method
 from kgkit.training.source import TrainingSource
 from kgkit.training.tokens import TokenStore
-from kgkit.views.triples import IntArray
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.batching import TokenRows
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel
@@ -19,7 +20,6 @@ from kgkit.training.method import OneKindOfStep, Reader, Tokens
 from kgkit.training.objectives import kad_soft_contrast, mask_tokens
 from kgkit.training.tokens import TokenStore
 from kgkit.training.validation import synonym_figure
-from kgkit.views.triples import IntArray
 
 
 @dataclass(frozen=True)

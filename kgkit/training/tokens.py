@@ -11,10 +11,10 @@ from typing import IO
 import numpy as np
 import polars as pl
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.batching import TokenArray, TokenRows
 from kgkit.encoder.text_tower import TextTower
 from kgkit.progress import progress
-from kgkit.views.triples import IntArray
 
 _CHUNK = 20_000
 

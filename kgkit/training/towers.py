@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel, all_concept_vectors
 from kgkit.encoder.relation_scorer import RelationLoss
@@ -27,7 +28,6 @@ from kgkit.training.objectives import (
 )
 from kgkit.training.tokens import TokenStore
 from kgkit.training.validation import synonym_figure, triple_figure
-from kgkit.views.triples import IntArray
 
 _MINED = 8
 """Nearest concepts kept per concept; a draw takes some of them."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.relation_scorer import RelationScorer
 from kgkit.encoder.text_tower import TextTower
@@ -14,7 +15,6 @@ from kgkit.evaluation.link_prediction import KnownFacts, rank_triples
 from kgkit.ranking import realistic_ranks
 from kgkit.training.corpus import Corpus
 from kgkit.training.method import Reader
-from kgkit.views.triples import IntArray
 
 _QUERIES = 200
 _DISTRACTORS, _NAME_DISTRACTORS = 1000, 300

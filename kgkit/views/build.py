@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import IntArray
 from kgkit.files import partial_folder, publish_folder
 from kgkit.sources.base import SourceTables, gathered, merge_tables
 from kgkit.sources.relations import RelationNames, is_negative
 from kgkit.views.identity import representatives
 from kgkit.views.preferred import preferred_names
-from kgkit.views.triples import IntArray
 
 
 def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kgkit.views.triples import IntArray, TripleView
+from kgkit.arrays import IntArray
+from kgkit.views.triples import TripleView
 
 Fact = tuple[str, str, str]
 """Head, relation, tail."""

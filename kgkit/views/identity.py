@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kgkit.views.triples import IntArray
+from kgkit.arrays import IntArray
 
 _CUI = "umls:"
 

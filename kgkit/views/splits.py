@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from kgkit.arrays import BoolArray, IntArray
 from kgkit.views.encode import are_in_sorted
-from kgkit.views.triples import IntArray, TripleView
+from kgkit.views.triples import TripleView
 
-BoolArray = npt.NDArray[np.bool_]
 _TRAIN, _VALID, _TEST = 0, 1, 2
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from pykeen.triples import TriplesFactory
 
+from kgkit.arrays import IntArray
 from kgkit.views.encode import view_of_rows
-from kgkit.views.triples import IntArray, TripleView
+from kgkit.views.triples import TripleView
 
 
 def to_pykeen(view: TripleView, triples: IntArray | None = None) -> TriplesFactory:

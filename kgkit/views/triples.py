@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import IntArray
 from kgkit.errors import InputError
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kgkit.arrays import IntArray
 from kgkit.errors import InputError
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.views.benchmarks import read_benchmark
 from kgkit.views.splits import TripleSplit, leakage, shuffle_tails, split_concepts, split_triples
-from kgkit.views.triples import IntArray, TripleView, open_triples
+from kgkit.views.triples import TripleView, open_triples
 
 SMALL = 12
 

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS, FloatArray
+from kgkit.arrays import FloatArray, IntArray
+from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.integrity import describe_parts, encoder_digest
 from kgkit.files import write_manifest
@@ -24,7 +25,7 @@ from kgkit.sources.base import IngestLog
 from kgkit.sources.umls import read_umls
 from kgkit.training.corpus import Corpus
 from kgkit.views.splits import TripleSplit
-from kgkit.views.triples import IntArray, TripleView
+from kgkit.views.triples import TripleView
 
 CONCEPTS = """
 body part           | T017 | part of the body; anatomical structure       |

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tiny_thorax import CURIE, concept_rows, unit_rows, write_encoder
 
-from kgkit.encoder.artifact import ConceptEncoder, FloatArray, load_encoder
+from kgkit.arrays import FloatArray
+from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.errors import InputError, UnknownConceptError
 from kgkit.search import dense
 from kgkit.search.build import build_index

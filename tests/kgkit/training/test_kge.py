@@ -18,6 +18,7 @@ from pykeen.triples import CoreTriplesFactory, LCWAInstances
 from tiny_thorax import random_triples
 from torch import Tensor
 
+from kgkit.arrays import IntArray
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel
 from kgkit.errors import InputError
@@ -27,7 +28,6 @@ from kgkit.training.kge import KgeDraw, KgeMethod, TargetTable, directed_triples
 from kgkit.training.optimisers import build_optimisers, set_learning_rates
 from kgkit.views.benchmarks import read_benchmark
 from kgkit.views.splits import TripleSplit
-from kgkit.views.triples import IntArray
 
 N, R = 30, 3
 SMALL = ("relation.concept_dim=16", "relation.relation_dim=4", "relation.triples=40", "relation.negatives=12",
