@@ -31,6 +31,7 @@ class TextConfig:
     max_definition_tokens: int
     dropout: float  # in the transformer; the contrast is regularised by its other names, and dropout costs a sixth
     frozen_layers: int  # embeddings and this many first layers keep their weights
+    base_share: float = 0.0  # of the weights it came with in its weights once texts are learnt (Wortsman et al. 2022)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,11 @@ class EncoderRecipe:
             fraction = getattr(self.held_out, key)
             if not 0 <= fraction < 0.5:
                 raise InputError(f"recipe key 'held_out.{key}' is {fraction}, expected 0 or more, below 0.5")
+        if not 0 <= self.text.base_share <= 1:
+            raise InputError(f"recipe key 'text.base_share' is {self.text.base_share}, expected 0 to 1")
+        if self.text.base_share and self.text.head != "none":
+            problem = "the head came with no weights worth keeping; set text.head='none'"
+            raise InputError(f"recipe key 'text.base_share' is {self.text.base_share}: {problem}")
         if self.graph.family != "none" and not self.graph.fanouts:
             raise InputError("recipe key 'graph.fanouts' is empty; give one number per hop")
         if self.text.model == "none" and (self.graph.family != "none" or self._reads_text()):

@@ -53,6 +53,17 @@ class TextTower(nn.Module):
             elif isinstance(getattr(module, "attention_dropout", None), float):
                 module.attention_dropout = config.dropout  # some keep the bare number
 
+    @torch.no_grad()
+    def blend_with_base(self, share: float) -> None:
+        """Mix weights as they came into the trained ones: (1 - share) x trained + share x base, in place.
+
+        What training on names took from the encoder, such as its sense for texts that no vocabulary has, comes back at
+        little cost (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+        """
+        _, base, _ = _read(self.config.model)
+        for own, came in zip(self.transformer.parameters(), base.parameters(), strict=True):
+            own.lerp_(came.to(own), share)
+
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids the transformer knows."""

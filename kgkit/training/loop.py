@@ -204,6 +204,8 @@ def _train(run: _Run) -> None:
         _save(run, CHECKPOINT)  # reading all names takes a while, too
     if train.keep == "best" and (run.folder / BEST).exists():
         load_checkpoint(run.folder / BEST, run.model)
+    if run.at.text_steps is None:
+        _blend_texts(run)  # after the last checkpoint, so that a resumed run does it again and not twice
 
 
 def _fraction(run: _Run, step: float | None = None) -> float:
@@ -237,9 +239,18 @@ def _end_texts_if_due(run: _Run) -> None:
     if not run.method.takes_turns or run.at.text_steps is not None or _fraction(run) < run.recipe.train.text_share:
         return
     began = time.process_time()
+    _blend_texts(run)
     run.method.end_texts()
     run.at.text_steps = run.at.step
     run.uncounted += time.process_time() - began
+
+
+def _blend_texts(run: _Run) -> None:
+    share = run.recipe.text.base_share
+    if run.model.text is None or not share:
+        return
+    run.model.text.blend_with_base(share)
+    run.at.best, run.at.since_best = -math.inf, 0  # what was measured before were other weights
 
 
 def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str, float]:

@@ -109,11 +109,24 @@ def test_facts_learn_from_the_texts_as_they_are_in_the_end(train: Train) -> None
     assert facts[0] == pytest.approx(facts[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("turns", [HALVES, ("train.steps=10",)])
+def test_the_weights_it_came_with_are_mixed_in_once(train: Train, turns: tuple[str, ...]) -> None:
+    shares = ("0", "0.25", "1")
+    trained, mixed, base = (text_weights(train(*turns, f"text.base_share={share}")) for share in shares)
+    untrained = text_weights(train("train.steps=0"))
+    changed = 0
+    for name, weight in trained.items():
+        torch.testing.assert_close(base[name], untrained[name])
+        torch.testing.assert_close(mixed[name], 0.75 * weight + 0.25 * untrained[name])
+        changed += not torch.equal(weight, untrained[name])
+    assert changed
+
+
 @pytest.mark.parametrize("stopped_at", [7, 15])
 def test_a_run_stopped_in_either_half_resumes_to_the_very_same(
     stopped_at: int, train: Train, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = (*HALVES, "train.hard_negatives=1", "train.checkpoint_every=1")
+    settings = (*HALVES, "train.hard_negatives=1", "train.checkpoint_every=1", "text.base_share=0.3")
     whole, step = train(*settings), loop._step
 
     def until(run: Any, *rest: Any) -> dict[str, float]:
