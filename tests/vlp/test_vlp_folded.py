@@ -72,6 +72,8 @@ def test_bf16_rounds_the_answers_and_no_more(layers: int, batch: int, count: int
     assert {getattr(rounded, name).dtype for name in rounded._fields} == {torch.float32}
     torch.testing.assert_close(rounded.evidence, exact.evidence, rtol=0.02, atol=0.05)
     torch.testing.assert_close(rounded.attention.sum((-2, -1)), torch.ones(batch, count))
+    torch.testing.assert_close(rounded.attention, exact.attention, rtol=0.05, atol=0.01)
+    torch.testing.assert_close(rounded.local_logits, exact.local_logits, rtol=0.02, atol=0.05)
     torch.testing.assert_close(rounded.logits, exact.logits, rtol=0.02, atol=0.1)
     torch.testing.assert_close(alone.logits[:, 0], rounded.logits[:, 0], rtol=0.01, atol=0.02)
 
