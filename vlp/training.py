@@ -149,10 +149,10 @@ def learn_denial(
     """
     if not recipe.targets.deny_findings:
         return None
-    judged = films[1] if len(films[1]) else films[0]
-    if judged is films[0] or val_logits is None:
-        return fit_denial(questions.queries, judged.targets, film_logits(model, judged.looks(), questions.vectors))
-    return fit_denial(questions.queries, judged.targets, val_logits)
+    judged, logits = (films[1], val_logits) if len(films[1]) else (films[0], None)
+    if logits is None:
+        logits = film_logits(model, judged.looks(), questions.vectors)
+    return fit_denial(questions.queries, judged.targets, logits)
 
 
 def load_films(

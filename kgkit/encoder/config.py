@@ -154,7 +154,7 @@ class EncoderRecipe:
         if not 0 <= self.text.base_share <= 1:
             raise InputError(f"recipe key 'text.base_share' is {self.text.base_share}, expected 0 to 1")
         if self.text.base_share and self.text.head != "none":
-            problem = "the head came with no weights worth keeping; set text.head='none'"
+            problem = "the head came with no weights worth keeping; set text.base_share=0 or text.head='none'"
             raise InputError(f"recipe key 'text.base_share' is {self.text.base_share}: {problem}")
         if self.graph.family != "none" and not self.graph.fanouts:
             raise InputError("recipe key 'graph.fanouts' is empty; give one number per hop")
