@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgkit.arrays import DoubleArray, IntArray
+from kgkit.arrays import BoolArray, DoubleArray, IntArray
 from kgkit.errors import KgkitError
 
 NUM_RESAMPLES = 1000
@@ -49,9 +49,7 @@ class RankingMetrics:
         return vars(self) | {}
 
 
-def realistic_ranks(
-    scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
-) -> DoubleArray:
+def realistic_ranks(scores: npt.NDArray[np.floating[Any]], positive: IntArray, known: BoolArray) -> DoubleArray:
     """Rank of the right candidate in each row; ties share the mean of the ranks they cover.
 
     The right candidate's score is taken from the scored row itself.

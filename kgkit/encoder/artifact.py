@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
-from kgkit.arrays import FloatArray
+from kgkit.arrays import FloatArray, IntArray
 from kgkit.errors import InputError, UnknownConceptError, choices
 from kgkit.files import read_manifest
 
@@ -184,7 +183,7 @@ class ConceptEncoder:
         """TUIs of a concept."""
         return tuple(self.table["semantic_types"][self._row_of(concept)].to_list())
 
-    def rows_of_type(self, semantic_type: str) -> npt.NDArray[np.int64]:
+    def rows_of_type(self, semantic_type: str) -> IntArray:
         """Rows of the concepts with a TUI, ascending.
 
         Raises:

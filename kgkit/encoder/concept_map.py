@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,6 +25,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from kgkit.arrays import DoubleArray, FloatArray, IntArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.errors import InputError, choices
 from kgkit.files import output_file
@@ -124,9 +124,9 @@ class ConceptMap:
         categories: The most frequent first.
     """
 
-    rows: npt.NDArray[np.int64]
-    places: npt.NDArray[np.float64]
-    category: npt.NDArray[np.int64]
+    rows: IntArray
+    places: DoubleArray
+    category: IntArray
     categories: tuple[Category, ...]
 
 
@@ -171,7 +171,7 @@ def concept_map(encoder: ConceptEncoder, options: MapOptions) -> ConceptMap:
     return ConceptMap(rows, _places(vectors, options.seed), category, categories)
 
 
-def _places(vectors: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float64]:
+def _places(vectors: FloatArray, seed: int) -> DoubleArray:
     """Places of some vectors, float64 [n, 2]."""
     count, dim = vectors.shape
     if (vectors == vectors[0]).all():
@@ -184,7 +184,7 @@ def _places(vectors: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float
     places = np.zeros((count, 2))
     width = min(2, flat.shape[1])
     places[:, :width] = flat[:, :width]
-    centred: npt.NDArray[np.float64] = places - (places.max(axis=0) + places.min(axis=0)) / 2
+    centred: DoubleArray = places - (places.max(axis=0) + places.min(axis=0)) / 2
     return centred
 
 
@@ -197,9 +197,7 @@ def _category_names(encoder: ConceptEncoder, colour: str) -> pl.Series:
     return encoder.table["concept"].str.extract(r"^([^:]*):", 1).fill_null(NO_GROUP)
 
 
-def _categories(
-    names: pl.Series, rows: npt.NDArray[np.int64], *, by_group: bool
-) -> tuple[npt.NDArray[np.int64], tuple[Category, ...]]:
+def _categories(names: pl.Series, rows: IntArray, *, by_group: bool) -> tuple[IntArray, tuple[Category, ...]]:
     """Category of each sampled row, and the categories, the most frequent first and the rest last."""
     counts = {name: int(count) for name, count in names.value_counts().iter_rows()}
     ordered = sorted(counts, key=lambda name: (-counts[name], name))

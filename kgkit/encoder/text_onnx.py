@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kgkit.arrays import FloatArray, IntArray
 from kgkit.encoder.batching import TokenRows, plan_batches
 from kgkit.errors import InputError
 
@@ -46,7 +46,7 @@ class OnnxTextTower:
                 f"not a readable ONNX model ({str(error).splitlines()[0]})", folder / "model.onnx"
             ) from error
 
-    def embed(self, texts: Sequence[str], max_tokens: int | None = None) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], max_tokens: int | None = None) -> FloatArray:
         """Unit vectors, float32 [len(texts), dim]; batches are formed by length inside.
 
         Args:
@@ -64,11 +64,11 @@ class OnnxTextTower:
         result[np.concatenate(plan)] = vectors
         return result
 
-    def _run(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _run(self, ids: IntArray, mask: IntArray) -> FloatArray:
         if ids.shape[1] < 2:  # the exported graph was made for two tokens and more
             ids = np.pad(ids, ((0, 0), (0, 1)), constant_values=self._pad)
             mask = np.pad(mask, ((0, 0), (0, 1)))
-        vectors: npt.NDArray[np.float32] = self._session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
+        vectors: FloatArray = self._session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
         return vectors
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
-from kgkit.arrays import IntArray
+from kgkit.arrays import BoolArray, DoubleArray, IntArray
 from kgkit.evaluation.outcomes import Answer, Columns, Outcomes, Statistic
 from kgkit.evaluation.tables import find_file, one_of, read_table
 from kgkit.linking.context import ContextResult, ContextRules, load_context_rules
@@ -34,7 +33,7 @@ _TEMPORALITY = MappingProxyType(
 _EXPERIENCER = MappingProxyType(
     {"Patient": Experiencer.PATIENT, "Family member": Experiencer.FAMILY, "Other": Experiencer.OTHER}
 )
-Marks = npt.NDArray[np.float64] | npt.NDArray[np.bool_]
+Marks = DoubleArray | BoolArray
 
 
 @dataclass(frozen=True)

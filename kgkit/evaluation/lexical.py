@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kgkit.evaluation.name_bank import FillScores, NameBank, Vectors, concept_blocks
+from kgkit.arrays import FloatArray
+from kgkit.evaluation.name_bank import FillScores, NameBank, concept_blocks
 
 
 def lexical_scores(bank: NameBank, texts: Sequence[str]) -> FillScores:
@@ -24,7 +25,7 @@ def lexical_scores(bank: NameBank, texts: Sequence[str]) -> FillScores:
         return _nothing
     asked = vectoriser.transform(list(texts))
 
-    def fill(first: int, stop: int, out: Vectors) -> None:
+    def fill(first: int, stop: int, out: FloatArray) -> None:
         chunk = asked[first:stop]
         used = np.unique(chunk.indices)  # grams that no query of this chunk has add nothing
         dense = np.ascontiguousarray(chunk[:, used].toarray().T)
@@ -36,5 +37,5 @@ def lexical_scores(bank: NameBank, texts: Sequence[str]) -> FillScores:
     return fill
 
 
-def _nothing(first: int, stop: int, out: Vectors) -> None:
+def _nothing(first: int, stop: int, out: FloatArray) -> None:
     out[:] = 0

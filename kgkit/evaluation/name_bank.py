@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.arrays import DoubleArray, IntArray
+from kgkit.arrays import DoubleArray, FloatArray, IntArray
 from kgkit.encoder.artifact import ConceptEncoder
 from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import read_held_out_names
@@ -17,8 +16,7 @@ from kgkit.progress import progress
 from kgkit.ranking import filtered_ranks
 from kgkit.search.vectors import VectorTable
 
-Vectors = npt.NDArray[np.float32]
-FillScores = Callable[[int, int, Vectors], None]
+FillScores = Callable[[int, int, FloatArray], None]
 """(first, stop, out): write the scores of queries first..stop against every concept into out, float32 [Q, N]."""
 
 _SCORES = 1 << 25  # scores held at once (128 MB)
@@ -102,7 +100,7 @@ def name_bank(encoder: ConceptEncoder, *, all_names: bool = False) -> NameBank:
     return NameBank(table["name"], table["vector"].to_numpy(), np.concatenate([[0], counts.cumsum()]).astype(np.int64))
 
 
-def embed(encoder: ConceptEncoder, texts: Sequence[str], description: str) -> Vectors:
+def embed(encoder: ConceptEncoder, texts: Sequence[str], description: str) -> FloatArray:
     """Text vectors, float32 [len(texts), dim], with progress; equal texts are read once."""
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     vectors = np.empty((len(distinct), encoder.dim), dtype=np.float32)
@@ -115,13 +113,13 @@ def embed(encoder: ConceptEncoder, texts: Sequence[str], description: str) -> Ve
     return vectors[[place[text] for text in texts]]
 
 
-def dense_scores(encoder: ConceptEncoder, bank: NameBank, queries: Vectors) -> FillScores:
+def dense_scores(encoder: ConceptEncoder, bank: NameBank, queries: FloatArray) -> FillScores:
     """Scores of query vectors (float32 [Q, dim], unit rows) with the vectors of a bank, as concept search has them."""
     own = bank.owners()
     sources = np.where(bank.vectors < 0, own, len(encoder.concepts) + bank.vectors)
     table = VectorTable(encoder.vectors, encoder.name_vectors, {"entry.starts": bank.starts, "entry.sources": sources})
 
-    def fill(first: int, stop: int, out: Vectors) -> None:
+    def fill(first: int, stop: int, out: FloatArray) -> None:
         for low, high in concept_blocks(bank.starts):
             out[:, low:high] = table.score(np.arange(low, high), queries[first:stop]).scores.T
 

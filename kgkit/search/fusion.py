@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgkit.arrays import FloatArray
+from kgkit.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ LETTERS = Fusion(dense=0.0, names=0.4, coverage=0.56, breadth=0.04)
 """Chosen on validation names and the training part of the NCBI disease corpus (docs/search.md)."""
 
 
-def best_positions(scores: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np.int64]:
+def best_positions(scores: npt.NDArray[np.floating[Any]], count: int) -> IntArray:
     """Positions of the highest scores in falling order, ties by the lower position; all of them if there are fewer."""
     if len(scores) > count:
         bar = np.partition(scores, len(scores) - count)[len(scores) - count]

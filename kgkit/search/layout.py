@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kgkit.arrays import IntArray
 from kgkit.csr import positions
 from kgkit.errors import InputError
 
@@ -78,7 +79,7 @@ def _map_array(path: Path, size: int, start: int, about: Mapping[str, Any]) -> n
     return np.memmap(path, dtype=kind, mode="r", offset=start + first, shape=shape).view(np.ndarray)
 
 
-def members_of(starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def members_of(starts: IntArray, rows: IntArray) -> IntArray:
     """Positions of the members of some rows of a CSR layout, row after row.
 
     Args:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy.sparse import csr_matrix
 
+from kgkit.arrays import FloatArray
 from kgkit.progress import progress
 from kgkit.search.folding import WORD_GRAMS, fold, grams, initials, name_grams
 
@@ -75,7 +76,7 @@ def _word_grams(word: str) -> set[str]:
     return grams(word, WORD_GRAMS)
 
 
-def breadths(parents: pl.Series, concepts: Sequence[str]) -> npt.NDArray[np.float32]:
+def breadths(parents: pl.Series, concepts: Sequence[str]) -> FloatArray:
     """How much lies below each concept.
 
     Args:
@@ -97,7 +98,7 @@ def breadths(parents: pl.Series, concepts: Sequence[str]) -> npt.NDArray[np.floa
                     below[each] += 1
                     waiting += above[each]
             report.advance(1)
-    found_below: npt.NDArray[np.float32] = (np.log1p(below) / np.log1p(max(len(concepts), 1))).astype(np.float32)
+    found_below: FloatArray = (np.log1p(below) / np.log1p(max(len(concepts), 1))).astype(np.float32)
     return found_below
 
 
@@ -119,11 +120,11 @@ def _gram_matrix(
     return csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), shape=shape)
 
 
-def _weights(by_name: Any) -> npt.NDArray[np.float32]:
+def _weights(by_name: Any) -> FloatArray:
     """Squared inverse document frequency of each n-gram (smoothed as scikit-learn does)."""
     rows, columns = by_name.shape
     counts = np.bincount(by_name.indices, minlength=columns)
-    weights: npt.NDArray[np.float32] = ((np.log((rows + 1) / (counts + 1)) + 1) ** 2).astype(np.float32)
+    weights: FloatArray = ((np.log((rows + 1) / (counts + 1)) + 1) ** 2).astype(np.float32)
     return weights
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kgkit.arrays import BoolArray, IntArray
+
 BLOCK_BYTES = 1 << 24
 """Text parsed at a time: more does not make it faster."""
 
@@ -195,9 +197,7 @@ def _fields(data: bytes, names: Sequence[str], wanted: Sequence[str]) -> pl.Data
     return table.select(wanted).slice(0 if is_safe else 1).collect()
 
 
-def _not_utf8(
-    data: bytes, array: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+def _not_utf8(data: bytes, array: npt.NDArray[np.uint8], starts: IntArray, ends: IntArray) -> BoolArray:
     """Which lines are not UTF-8; only those with a byte above 127 can be."""
     is_wrong = np.zeros(ends.size, dtype=np.bool_)
     for line in np.unique(np.searchsorted(ends, np.flatnonzero(array > 127))):
@@ -208,9 +208,7 @@ def _not_utf8(
     return is_wrong
 
 
-def _without(
-    data: bytes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], good: npt.NDArray[np.int64]
-) -> bytes:
+def _without(data: bytes, starts: IntArray, ends: IntArray, good: IntArray) -> bytes:
     """The good lines alone, copied in runs."""
     if not good.size:
         return b""

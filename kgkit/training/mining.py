@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-from kgkit.arrays import IntArray
+from kgkit.arrays import FloatArray, IntArray
 from kgkit.encoder.batching import TokenRows
 
 _EXACT_BELOW = 20_000
 _PROBES = 8
 
 
-def word_vectors(names: TokenRows, starts: IntArray, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def word_vectors(names: TokenRows, starts: IntArray, table: FloatArray) -> FloatArray:
     """What concepts share in words: the mean of their names' word vectors, rare words weighing more.
 
     No text is read for it. A word's weight is the logarithm of the inverse share of names that have it.
@@ -32,11 +31,11 @@ def word_vectors(names: TokenRows, starts: IntArray, table: npt.NDArray[np.float
     places = np.asarray(names.offsets)[starts]
     counts = sparse.csr_matrix((weight[flat], flat, places), shape=(len(starts) - 1, len(table)))
     vectors = counts @ table
-    unit: npt.NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
 
 
-def nearest_rows(bank: npt.NDArray[np.float32], rows: IntArray, k: int) -> IntArray:
+def nearest_rows(bank: FloatArray, rows: IntArray, k: int) -> IntArray:
     """The nearest others of some rows, among those rows.
 
     Exact for few rows, in inverted lists for many: a hard negative that is missed costs nothing.

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.arrays import IntArray
+from kgkit.arrays import BoolArray, IntArray
 from kgkit.files import partial_folder, publish_folder
 from kgkit.sources.base import SourceTables, gathered, merge_tables
 from kgkit.sources.relations import RelationNames, is_negative
@@ -185,9 +184,9 @@ class _Sides:
     """
 
     number: IntArray
-    flipped: npt.NDArray[np.bool_]
-    symmetric: npt.NDArray[np.bool_]
-    positive: npt.NDArray[np.bool_]
+    flipped: BoolArray
+    symmetric: BoolArray
+    positive: BoolArray
 
 
 def _sides(relations: pl.Series) -> _Sides:

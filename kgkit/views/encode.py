@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.arrays import IntArray
+from kgkit.arrays import BoolArray, IntArray
 from kgkit.views.triples import TripleView
 
 Fact = tuple[str, str, str]
@@ -27,7 +26,7 @@ def view_of_rows(concepts: Sequence[str], relations: Sequence[str], rows: IntArr
     return TripleView(tuple(concepts), tuple(relations), np.ascontiguousarray(frame.to_numpy(), dtype=np.int64))
 
 
-def are_in_sorted(known: IntArray, keys: IntArray) -> npt.NDArray[np.bool_]:
+def are_in_sorted(known: IntArray, keys: IntArray) -> BoolArray:
     """Which keys are among some sorted ones; much faster than numpy.isin where `keys` are few or sorted.
 
     Args:

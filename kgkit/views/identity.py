@@ -7,10 +7,9 @@ looser does not. Source codes never join concepts.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.arrays import IntArray
+from kgkit.arrays import BoolArray, IntArray
 
 _CUI = "umls:"
 
@@ -56,7 +55,7 @@ def representatives(ids: pl.Series, exact: pl.DataFrame) -> IntArray:
     return np.where(cui[roots] >= 0, cui[roots], roots)
 
 
-def _by_number_of_cuis(pairs: pl.DataFrame, is_cui: npt.NDArray[np.bool_]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _by_number_of_cuis(pairs: pl.DataFrame, is_cui: BoolArray) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Pairs of an id with its only CUI, and pairs without a CUI; the rest join nothing."""
     ends = pairs.with_columns(
         low_is_cui=pl.Series(is_cui[pairs["low"].to_numpy()]), high_is_cui=pl.Series(is_cui[pairs["high"].to_numpy()])
