@@ -19,7 +19,7 @@ from kgkit.search.vectors import VectorTable
 FillScores = Callable[[int, int, FloatArray], None]
 """(first, stop, out): write the scores of queries first..stop against every concept into out, float32 [Q, N]."""
 
-_SCORES = 1 << 25  # scores held at once (128 MB)
+_SCORES = 1 << 23  # scores held at once (32 MB)
 _BLOCK_ROWS = 1 << 14
 _QUERIES = 512
 _TEXTS = 1024

@@ -117,7 +117,9 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return {}
-    metrics = _write(run, source, corpus, autocast)
+    _write(run, source, corpus, autocast)
+    del run, source, corpus  # measuring opens the folder and needs the memory
+    metrics = _measure_written(folder, recipe.seed)
     publish_folder(folder, out)
     accelerator.wait_for_everyone()
     return metrics
@@ -329,8 +331,8 @@ def _kept(run: _Run) -> str:
 
 def _write(
     run: _Run, source: TrainingSource, corpus: Corpus, autocast: Callable[[], AbstractContextManager[Any]]
-) -> dict[str, Any]:
-    """Everything in the ENCODER folder; returns the content of metrics.json."""
+) -> None:
+    """Everything in the ENCODER folder that is made of what was trained."""
     at = run.at
     about = run.about | {
         "steps": at.step,
@@ -339,11 +341,15 @@ def _write(
         "pairs": at.items,
     }
     save_encoder(run.folder, run.model, run.method, source, corpus, autocast, about)
-    metrics = measure_encoder(run.folder, run.recipe.seed)
-    write_json_atomically(run.folder / "metrics.json", metrics)
-    draw_curve(run.folder)
-    shutil.rmtree(run.folder / "tokens", ignore_errors=True)
-    for spent in run.folder.glob("*.safetensors*"):  # checkpoints, and what a kill left of one
+
+
+def _measure_written(folder: Path, seed: int) -> dict[str, Any]:
+    """What the ENCODER folder says of itself; returns the content of metrics.json. What only training needs goes."""
+    metrics = measure_encoder(folder, seed)
+    write_json_atomically(folder / "metrics.json", metrics)
+    draw_curve(folder)
+    shutil.rmtree(folder / "tokens", ignore_errors=True)
+    for spent in folder.glob("*.safetensors*"):  # checkpoints, and what a kill left of one
         if spent.name.lstrip(".").startswith((CHECKPOINT, BEST)):
             spent.unlink()
     return metrics
