@@ -3,6 +3,7 @@
 Importing this module loads neither torch nor faiss; a loaded encoder reads text with onnxruntime.
 """
 
+from kgkit.arrays import BoolArray, DoubleArray, FloatArray, IntArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.errors import InputError, KgkitError, UnknownConceptError, choices
 from kgkit.files import (
@@ -34,12 +35,16 @@ from kgkit.types import (
 )
 
 __all__ = [
+    "BoolArray",
     "Certainty",
     "Change",
     "ConceptEncoder",
+    "DoubleArray",
     "Experiencer",
     "Finding",
+    "FloatArray",
     "InputError",
+    "IntArray",
     "KgkitError",
     "Linker",
     "Mention",

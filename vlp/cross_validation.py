@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kgkit.interface import (
+    DoubleArray,
     InputError,
     choices,
     load_encoder,
@@ -44,7 +45,6 @@ from vlp.evaluation.scoring import StudyScores, label_matrix, write_scores
 from vlp.finetuning.probe import probe_scores
 from vlp.knowledge import NORMAL, Knowledge
 from vlp.loop import make_accelerator
-from vlp.metrics import FloatArray
 from vlp.model import film_logits
 from vlp.queries import vector_of_unseen
 from vlp.run_folder import open_run
@@ -196,13 +196,13 @@ def _left_out(task: _Task) -> tuple[str, ...]:
     return wanted
 
 
-def _pooled(task: _Task, seed: int, left_out: tuple[str, ...], folder: Path) -> dict[str, FloatArray]:
+def _pooled(task: _Task, seed: int, left_out: tuple[str, ...], folder: Path) -> dict[str, DoubleArray]:
     """Study -> score of each finding, float64 [F], from the fold that did not train on it.
 
     A probability; of a finding left out the rank among the fold's studies, in (0, 1). What was never taught has no
     level of its own: each fold's model answers it higher or lower as a whole, and only the order means something.
     """
-    scores: dict[str, FloatArray] = {}
+    scores: dict[str, DoubleArray] = {}
     for fold in range(task.config.folds):
         for label in left_out or ("",):
             path = folder / f"fold-{fold}{'-' + label if label else ''}.json"
@@ -227,7 +227,7 @@ def _run_fold(task: _Task, fold: int, seed: int, label: str, folder: Path) -> di
     else:
         recipe = replace(config.recipe, seed=seed)
         scores = _train_and_ask(task, replace(config, recipe=recipe), parts, label, test, folder)
-    of_study: dict[str, list[FloatArray]] = {}
+    of_study: dict[str, list[DoubleArray]] = {}
     for study_id, row in zip(test["study_id"], scores, strict=True):
         of_study.setdefault(study_id, []).append(row)
     shutil.rmtree(folder, ignore_errors=True)
@@ -249,7 +249,7 @@ def _parts(task: _Task, fold: int) -> dict[str, str]:
 
 def _train_and_ask(
     task: _Task, config: CrossValidateConfig, parts: dict[str, str], label: str, test: pl.DataFrame, folder: Path
-) -> FloatArray:
+) -> DoubleArray:
     """Probabilities of the test films: float64 [n, F]."""
     recipe = config.recipe
     knowledge = task.knowledge
@@ -277,7 +277,7 @@ def _train_and_ask(
     asked = [column.query for column in task.asked]
     resolved = resolve_denial(asked, own, (questions.queries, questions.vectors), denial)
     logits = resolved.read(film_logits(model, looks, resolved.vectors))
-    found: FloatArray = logits.double().sigmoid().numpy()
+    found: DoubleArray = logits.double().sigmoid().numpy()
     return found
 
 
@@ -293,11 +293,11 @@ def _vectors(asked: Sequence[Asked], questions: Questions, knowledge: Knowledge,
     return torch.stack(vectors)
 
 
-def _probe(task: _Task, parts: dict[str, str], test: pl.DataFrame) -> FloatArray:
+def _probe(task: _Task, parts: dict[str, str], test: pl.DataFrame) -> DoubleArray:
     """The supervised reference: logistic regression on patch features averaged over the quarters of the film."""
     names = [column.name for column in task.asked]
-    inputs: dict[str, FloatArray] = {}
-    truth: dict[str, FloatArray] = {}
+    inputs: dict[str, DoubleArray] = {}
+    truth: dict[str, DoubleArray] = {}
     for part in ("train", "val", "test"):
         films = test if part == "test" else task.films.filter(
             pl.col("study_id").is_in([study_id for study_id, own in parts.items() if own == part])
@@ -310,7 +310,7 @@ def _probe(task: _Task, parts: dict[str, str], test: pl.DataFrame) -> FloatArray
     return probe_scores(inputs["train"], truth["train"], inputs["val"], truth["val"], inputs["test"])
 
 
-def _write_seed(task: _Task, scores: dict[str, FloatArray], left_out: tuple[str, ...], folder: Path) -> dict[str, Any]:
+def _write_seed(task: _Task, scores: dict[str, DoubleArray], left_out: tuple[str, ...], folder: Path) -> dict[str, Any]:
     """predictions.csv and metrics.json as of `vlp evaluate`; returns the metrics."""
     columns = [row for row, column in enumerate(task.asked) if not left_out or column.name in left_out]
     asked = tuple(task.asked[row] for row in columns)

@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from kgkit.interface import FloatArray
 from vlp.artifact import VlpModel, load_model
 from vlp.denial import ResolvedQueries
 from vlp.images import ResizePad, load_image
 from vlp.queries import resolve_queries
 from vlp.types import Grounding
 
-FloatArray = npt.NDArray[np.float32]
 _BOX_LEVEL = 0.5
 _STANDS_OUT = 0.999  # the largest value is 1 but for rounding
 _SMOOTHING_PATCHES = 1.0

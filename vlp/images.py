@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from kgkit.interface import InputError
+from kgkit.interface import DoubleArray, FloatArray, InputError
 
-FloatArray = npt.NDArray[np.float32]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 _DICOM_MAGIC = b"DICM"
 _CLIPPED = 0.001
@@ -55,11 +54,11 @@ class ResizePad:
         height, width = self.content_size
         return (self.input_size - height) // 2, (self.input_size - width) // 2
 
-    def to_input(self, xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def to_input(self, xy: npt.ArrayLike) -> DoubleArray:
         """Points of the film in the square; [..., 2] to float64 [..., 2]."""
         return np.asarray(xy, dtype=np.float64) * self._scale() + self._shift()
 
-    def to_original(self, xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def to_original(self, xy: npt.ArrayLike) -> DoubleArray:
         """Inverse of `to_input`."""
         return (np.asarray(xy, dtype=np.float64) - self._shift()) / self._scale()
 
@@ -74,11 +73,11 @@ class ResizePad:
         square[top : top + height, left : left + width] = resized
         return square
 
-    def _scale(self) -> npt.NDArray[np.float64]:
+    def _scale(self) -> DoubleArray:
         (height, width), (original_height, original_width) = self.content_size, self.original_size
         return np.array([width / original_width, height / original_height])
 
-    def _shift(self) -> npt.NDArray[np.float64]:
+    def _shift(self) -> DoubleArray:
         top, left = self.offset
         return np.array([left, top], dtype=np.float64)
 

@@ -37,7 +37,7 @@ from safetensors.numpy import load_file, save
 from scipy.linalg import eigh, solve
 from torch.nn import functional as F
 
-from kgkit.interface import InputError
+from kgkit.interface import DoubleArray, FloatArray, InputError
 from vlp.config import TowerConfig
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import PreparedData
@@ -61,7 +61,6 @@ _SEED = 17
 _CHUNK = 256
 _BLANK_RANGE, _MIN_SIDE, _MAX_COLOUR = 0.02, 64, 0.06
 
-FloatArray = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating]
 Motion = Callable[[np.random.Generator], list[list[float]]]
 
@@ -82,31 +81,31 @@ class InputCheck:
         limit: float64 [1], the largest one that passes.
     """
 
-    mean: FloatArray
-    scale: FloatArray
-    directions: FloatArray
-    variances: FloatArray
-    rest: FloatArray
-    weights: FloatArray
-    spreads: FloatArray
-    typical: FloatArray
-    limit: FloatArray
+    mean: DoubleArray
+    scale: DoubleArray
+    directions: DoubleArray
+    variances: DoubleArray
+    rest: DoubleArray
+    weights: DoubleArray
+    spreads: DoubleArray
+    typical: DoubleArray
+    limit: DoubleArray
 
-    def distances(self, features: Features) -> FloatArray:
+    def distances(self, features: Features) -> DoubleArray:
         """How strange films are: float [n, Hp, Wp, D] to float64 [n].
 
         The typical film of the validation set has 0, and above 1 is refused; films more typical than that have less
         than 0.
         """
-        found: FloatArray = (self._raw(_grid(features)) - self.typical[0]) / (self.limit[0] - self.typical[0])
+        found: DoubleArray = (self._raw(_grid(features)) - self.typical[0]) / (self.limit[0] - self.typical[0])
         return found
 
-    def _raw(self, cells: FloatArray) -> FloatArray:
+    def _raw(self, cells: DoubleArray) -> DoubleArray:
         distance, score = self._opinions(cells)
-        raw: FloatArray = distance / self.spreads[0] - score / self.spreads[1]
+        raw: DoubleArray = distance / self.spreads[0] - score / self.spreads[1]
         return raw
 
-    def _opinions(self, cells: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _opinions(self, cells: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
         """Distance and score, float64 [n] each."""
         x = (cells - self.mean) / self.scale
         along = x @ self.directions.T
@@ -215,7 +214,7 @@ def load_input_check(folder: Path) -> InputCheck:
         raise InputError(f"has no {error}: made by another version, train again", path) from error
 
 
-def refused_by_pixels(path: Path, grey: npt.NDArray[np.float32]) -> str | None:
+def refused_by_pixels(path: Path, grey: FloatArray) -> str | None:
     """Why a picture cannot be a film, by its pixels alone; None if nothing speaks against it.
 
     Args:
@@ -239,7 +238,7 @@ def refused_by_distance(distance: float) -> str | None:
     return f"not like the frontal chest films it was trained on ({distance:.2f} times the largest accepted distance)"
 
 
-def _grid(features: Features) -> FloatArray:
+def _grid(features: Features) -> DoubleArray:
     """Patch features averaged over a 4 x 4 grid: float [n, Hp, Wp, D] to float64 [n, 16 D]."""
     count, rows, columns, dim = features.shape
     cells = np.empty((count, _GRID, _GRID, dim))
@@ -265,17 +264,17 @@ def _colour(path: Path) -> float:
     return float((pixels.max(axis=-1) - pixels.min(axis=-1)).mean())
 
 
-def _principal(x: FloatArray, count: int) -> FloatArray:
+def _principal(x: DoubleArray, count: int) -> DoubleArray:
     """The `count` directions of the greatest variance: float64 [n, K] to orthonormal rows [P, K]."""
     rows, columns = x.shape
     smaller = min(rows, columns)
     matrix = x.T @ x if columns <= rows else x @ x.T
     values, vectors = eigh(matrix, subset_by_index=[max(0, smaller - count), smaller - 1])
-    found: FloatArray = vectors.T if columns <= rows else vectors.T @ x / np.sqrt(np.maximum(values, 1e-9))[:, None]
+    found: DoubleArray = vectors.T if columns <= rows else vectors.T @ x / np.sqrt(np.maximum(values, 1e-9))[:, None]
     return np.ascontiguousarray(found[::-1])
 
 
-def _separate(good: FloatArray, bad: list[FloatArray]) -> FloatArray:
+def _separate(good: DoubleArray, bad: list[DoubleArray]) -> DoubleArray:
     """Ridge regression of 1 for good and -1 for bad: weights [K]. Every kind of bad, and good as a whole, counts alike.
 
     Solved over features or over films, whichever are fewer. A constant would not change which film is stranger.
@@ -288,13 +287,13 @@ def _separate(good: FloatArray, bad: list[FloatArray]) -> FloatArray:
     x, y = (x - middle) * root, y * root[:, 0]
     ridge = _RIDGE * x.shape[1]
     if x.shape[1] <= len(x):
-        weights: FloatArray = solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y, assume_a="pos")
+        weights: DoubleArray = solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y, assume_a="pos")
     else:
         weights = x.T @ solve(x @ x.T + ridge * np.eye(len(x)), y, assume_a="pos")
     return weights
 
 
-def _moved(features: Features, motions: list[Motion], generator: np.random.Generator) -> FloatArray:
+def _moved(features: Features, motions: list[Motion], generator: np.random.Generator) -> DoubleArray:
     """The grids of moved copies, one a film, by each motion in turn: float [n, Hp, Wp, D] to float64 [n, K]."""
     matrices = [motions[row % len(motions)](generator) for row in range(len(features))]
     found = []

@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.interface import ConceptEncoder, Finding
+from kgkit.interface import ConceptEncoder, Finding, FloatArray
 from vlp.config import VectorKind
 
-FloatArray = npt.NDArray[np.float32]
 FINDING_PREFIX = "finding:"
 _GAP = "..."
 NORMAL = "normal"

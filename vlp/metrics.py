@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from kgkit.interface import BoolArray, DoubleArray, FloatArray
+
 _BLOCK_CELLS = 1 << 18
 """Resamples x cases held at a time: 2 MB of float64 each."""
 
 
-def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> DoubleArray:
     """Area under the ROC curve by the rank statistic (Hanley and McNeil, 1982); ties count one half.
 
     Args:
@@ -36,7 +36,9 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike |
     return _in_blocks(_auroc_block, labels, scores, weights)
 
 
-def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
+def average_precision(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> DoubleArray:
     """Mean of the precision at each positive, ties taken together; NaN without positives.
 
     Args:
@@ -54,11 +56,11 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt
 
 
 def _in_blocks(
-    metric: Callable[[BoolArray, FloatArray, FloatArray], FloatArray],
+    metric: Callable[[BoolArray, DoubleArray, DoubleArray], DoubleArray],
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
     weights: npt.ArrayLike | None,
-) -> FloatArray:
+) -> DoubleArray:
     """A metric over resamples, some at a time, so that memory stays flat and the columns in cache."""
     is_positive, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
     counts = np.ones(len(values)) if weights is None else np.asarray(weights)
@@ -76,7 +78,7 @@ def _in_blocks(
     return found.reshape(counts.shape[:-1])
 
 
-def _auroc_block(is_positive: BoolArray, values: FloatArray, counts: FloatArray) -> FloatArray:
+def _auroc_block(is_positive: BoolArray, values: DoubleArray, counts: DoubleArray) -> DoubleArray:
     """Values ascending [n], counts [R, n]: float64 [R]."""
     first_of_tie = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
     positives, negatives = (counts * side for side in (is_positive, ~is_positive))
@@ -85,11 +87,11 @@ def _auroc_block(is_positive: BoolArray, values: FloatArray, counts: FloatArray)
     below = np.cumsum(negatives, axis=-1)
     won = np.einsum("rn,rn->r", positives, below - negatives / 2)
     pairs = positives.sum(axis=-1) * below[:, -1]
-    area: FloatArray = np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    area: DoubleArray = np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
     return area
 
 
-def _precision_block(is_positive: BoolArray, values: FloatArray, counts: FloatArray) -> FloatArray:
+def _precision_block(is_positive: BoolArray, values: DoubleArray, counts: DoubleArray) -> DoubleArray:
     first_of_tie = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
     positives = counts * is_positive
     at_or_above = np.cumsum(counts[:, ::-1], axis=-1)[:, ::-1][:, first_of_tie]
@@ -98,11 +100,11 @@ def _precision_block(is_positive: BoolArray, values: FloatArray, counts: FloatAr
     precision = np.divide(hits, at_or_above, out=np.zeros_like(hits), where=at_or_above > 0)
     total = hits[:, 0]
     sums = np.einsum("rn,rn->r", gained, precision)
-    found: FloatArray = np.divide(sums, total, out=np.full(len(counts), np.nan), where=total > 0)
+    found: DoubleArray = np.divide(sums, total, out=np.full(len(counts), np.nan), where=total > 0)
     return found
 
 
-def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def roc_curve(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[DoubleArray, DoubleArray]:
     """False and true positive rates at every threshold, from (0, 0) to (1, 1); both classes must be there."""
     is_positive = np.asarray(labels, dtype=bool)
     values = np.asarray(scores, dtype=np.float64)
@@ -130,7 +132,7 @@ class Estimate:
     resamples: int
 
 
-def estimate(value: float, resampled: FloatArray) -> Estimate:
+def estimate(value: float, resampled: DoubleArray) -> Estimate:
     """A value and the 2.5th and 97.5th percentiles of its resamples; undefined ones (NaN) are left out."""
     defined = resampled[~np.isnan(resampled)]
     if np.isnan(value) or len(defined) == 0:
@@ -139,7 +141,7 @@ def estimate(value: float, resampled: FloatArray) -> Estimate:
     return Estimate(float(value), float(low), float(high), len(defined))
 
 
-def patient_resamples(patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.float32]:
+def patient_resamples(patients: Sequence[str], count: int, seed: int) -> FloatArray:
     """Bootstrap weights: patients are drawn with replacement, and a patient brings all of his studies.
 
     Args:

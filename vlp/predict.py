@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kgkit.interface import InputError, progress, write_text_atomically
+from kgkit.interface import DoubleArray, FloatArray, InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel, load_model
 from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calibration, query_key
@@ -162,8 +162,8 @@ class FilmAnswer:
         features: float16 [Hp, Wp, D], its patch features.
     """
 
-    probabilities: npt.NDArray[np.float64]
-    embedding: npt.NDArray[np.float32]
+    probabilities: DoubleArray
+    embedding: FloatArray
     features: npt.NDArray[np.float16]
 
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kgkit.interface import InputError
+from kgkit.interface import DoubleArray, FloatArray, InputError
 from vlp.evaluation.calibration import FindingCalibration
 from vlp.evaluation.figures import interval_bar, reliability_figure, roc_figure, thumbnail
 from vlp.evaluation.scoring import StudyScores
-from vlp.images import FloatArray as FilmArray
-from vlp.metrics import FloatArray
 
 _MAX_FIGURES = 40
 _MAX_ERRORS = 12
@@ -51,11 +49,11 @@ class PageContent:
     """
 
     names: Sequence[str]
-    labels: FloatArray
+    labels: DoubleArray
     predicted: StudyScores
     read_by: Mapping[str, FindingCalibration]
     text_of: Mapping[str, str | None]
-    read_film: Callable[[dict[str, Any]], FilmArray]
+    read_film: Callable[[dict[str, Any]], FloatArray]
 
 
 def evaluation_page(metrics: Mapping[str, Any], content: PageContent) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,13 +49,13 @@ class NeighbourSampler:
     def __init__(
         self, triples: IntArray, num_concepts: int, num_relations: int, hides: Literal["pair", "fact"] = "pair"
     ) -> None:
-        facts = torch.from_numpy(triples)
-        source = torch.cat([facts[:, 0], facts[:, 2]])
+        facts = torch.from_numpy(triples.astype(np.int32))  # the lists are as long as the graph: half the memory
         target = torch.cat([facts[:, 2], facts[:, 0]])
-        kind = torch.cat([facts[:, 1], facts[:, 1] + num_relations])
         order = torch.argsort(target, stable=True)
-        self._source, self._kind = source[order], kind[order]
         counts = torch.bincount(target, minlength=num_concepts)
+        del target
+        self._source = torch.cat([facts[:, 0], facts[:, 2]])[order]
+        self._kind = torch.cat([facts[:, 1], facts[:, 1] + num_relations])[order]
         self._start = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         self.num_concepts, self.num_relations, self.hides = num_concepts, num_relations, hides
 
@@ -110,7 +111,7 @@ class NeighbourSampler:
         owner = torch.cat([whole, torch.repeat_interleave(many, fanout)])
         offset = torch.cat([torch.arange(len(whole)) - first, _subsets(count[many], fanout, generator).ravel()])
         edge = start[owner] + offset
-        return frontier[owner], self._source[edge], self._kind[edge]
+        return frontier[owner], self._source[edge].long(), self._kind[edge].long()
 
 
 def _subsets(sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.interface import InputError
+from kgkit.interface import FloatArray, InputError, IntArray
 from vlp.data.prepared import PreparedData
-from vlp.images import FloatArray, ResizePad, decode_image, load_image
+from vlp.images import ResizePad, decode_image, load_image
 
 _RAW_SUFFIX = ".bin"
 _AHEAD = 2
@@ -121,7 +120,7 @@ class FilmBatch:
         squares: float32 [B, S, S], grey 0..1.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: IntArray
     squares: FloatArray
 
 
@@ -139,7 +138,7 @@ class FilmLoader:
         self.rows = films.rows(named=True)
         self.config = config
 
-    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def order(self, epoch: int) -> IntArray:
         """Rows of this process in an epoch: a function of (seed, epoch, process) alone."""
         order = np.arange(len(self.rows), dtype=np.int64)
         if self.config.seed is not None:
@@ -159,7 +158,7 @@ class FilmLoader:
             for rows in batches:
                 yield FilmBatch(rows, np.stack([self._square(row) for row in rows]))
             return
-        pending: deque[tuple[npt.NDArray[np.int64], list[Future[FloatArray]]]] = deque()
+        pending: deque[tuple[IntArray, list[Future[FloatArray]]]] = deque()
         workers = ThreadPoolExecutor(self.config.workers)
         try:
             for rows in batches:
@@ -175,5 +174,5 @@ class FilmLoader:
         return self.reader.square(self.rows[row], self.config.input_size)
 
 
-def _gather(rows: npt.NDArray[np.int64], squares: list[Future[FloatArray]]) -> FilmBatch:
+def _gather(rows: IntArray, squares: list[Future[FloatArray]]) -> FilmBatch:
     return FilmBatch(rows, np.stack([square.result() for square in squares]))

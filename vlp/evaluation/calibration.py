@@ -18,9 +18,8 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 from scipy.optimize import minimize
 
-from kgkit.interface import InputError, write_json_atomically
+from kgkit.interface import BoolArray, DoubleArray, InputError, write_json_atomically
 from vlp.evaluation.operating import best_threshold, threshold_at_specificity
-from vlp.metrics import FloatArray
 
 CALIBRATION_FILE = "calibration.json"
 MIN_FOR_SLOPE = 10
@@ -52,7 +51,7 @@ class FindingCalibration:
     positives: int
     n: int
 
-    def apply(self, probabilities: npt.ArrayLike) -> FloatArray:
+    def apply(self, probabilities: npt.ArrayLike) -> DoubleArray:
         """Calibrated probabilities, in the same order of size."""
         return _sigmoid(self.slope * logit(probabilities) + self.intercept)
 
@@ -78,7 +77,7 @@ def query_key(concept: str | None, text: str) -> str:
 
 
 def fit_calibration(
-    keys: Sequence[str], labels: FloatArray, scores: FloatArray, source: str, specificity: float = 0.9
+    keys: Sequence[str], labels: DoubleArray, scores: DoubleArray, source: str, specificity: float = 0.9
 ) -> Calibration:
     """Fit on validation studies.
 
@@ -131,14 +130,14 @@ def load_calibration(path: Path) -> Calibration:
         raise InputError(f"not a calibration ({str(error).splitlines()[0]})", path) from error
 
 
-def logit(probabilities: npt.ArrayLike) -> FloatArray:
+def logit(probabilities: npt.ArrayLike) -> DoubleArray:
     """Log odds, kept finite."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), _EDGE, 1 - _EDGE)
-    odds: FloatArray = np.log(clipped) - np.log1p(-clipped)
+    odds: DoubleArray = np.log(clipped) - np.log1p(-clipped)
     return odds
 
 
-def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10) -> FloatArray:
+def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10) -> DoubleArray:
     """Mean probability, observed frequency and cases in bins of equal size, lowest first: float64 [bins, 3]."""
     truth, values = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     groups = [group for group in np.array_split(np.argsort(values, kind="stable"), bins) if len(group)]
@@ -154,21 +153,21 @@ def expected_calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLi
     return float((np.abs(table[:, 0] - table[:, 1]) * table[:, 2]).sum() / table[:, 2].sum())
 
 
-def _has_enough(truth: npt.NDArray[np.bool_]) -> bool:
+def _has_enough(truth: BoolArray) -> bool:
     return min(int(truth.sum()), int((~truth).sum())) >= MIN_FOR_SLOPE
 
 
-def _targets(truth: npt.NDArray[np.bool_]) -> FloatArray:
+def _targets(truth: BoolArray) -> DoubleArray:
     """Platt's: a finding with few positives is never quite certain."""
     positives, negatives = int(truth.sum()), int((~truth).sum())
     return np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
 
-def _fit(cases: list[tuple[npt.NDArray[np.bool_], FloatArray]]) -> tuple[float, float]:
+def _fit(cases: list[tuple[BoolArray, DoubleArray]]) -> tuple[float, float]:
     """Slope shared by all cases and the intercept of the first."""
     odds, targets = [logit(values) for _, values in cases], [_targets(truth) for truth, _ in cases]
 
-    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+    def loss(weights: DoubleArray) -> tuple[float, DoubleArray]:
         value, gradient = 0.0, np.zeros(len(weights))
         for row, (x, target) in enumerate(zip(odds, targets, strict=True)):
             z = weights[0] * x + weights[1 + row]
@@ -184,11 +183,11 @@ def _fit(cases: list[tuple[npt.NDArray[np.bool_], FloatArray]]) -> tuple[float, 
     return float(found.x[0]), float(found.x[1])
 
 
-def _shared_slope(cases: list[tuple[npt.NDArray[np.bool_], FloatArray]]) -> float:
+def _shared_slope(cases: list[tuple[BoolArray, DoubleArray]]) -> float:
     return _fit(cases)[0] if cases else 1.0
 
 
-def _intercept(truth: npt.NDArray[np.bool_], values: FloatArray, slope: float) -> float:
+def _intercept(truth: BoolArray, values: DoubleArray, slope: float) -> float:
     """The intercept at which the mean probability is the mean of the targets; found by bisection."""
     x, wanted = slope * logit(values), float(_targets(truth).mean())
     low, high = -60.0, 60.0
@@ -198,8 +197,8 @@ def _intercept(truth: npt.NDArray[np.bool_], values: FloatArray, slope: float) -
     return (low + high) / 2
 
 
-def _sigmoid(x: FloatArray) -> FloatArray:
-    found: FloatArray = 0.5 * (1 + np.tanh(0.5 * x))
+def _sigmoid(x: DoubleArray) -> DoubleArray:
+    found: DoubleArray = 0.5 * (1 + np.tanh(0.5 * x))
     return found
 
 

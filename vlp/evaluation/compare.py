@@ -12,14 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgkit.interface import InputError, write_json_atomically
+from kgkit.interface import DoubleArray, InputError, write_json_atomically
 from vlp.data.prepared import LABEL_PREFIX
 from vlp.evaluation.evaluate import EvaluateConfig, evaluate, read_metrics
 from vlp.evaluation.measure import MIN_POSITIVES, or_none
-from vlp.metrics import FloatArray, auroc, average_precision, estimate, patient_resamples
+from vlp.metrics import auroc, average_precision, estimate, patient_resamples
 
 _PROBABILITY = "probability:"
 
@@ -70,8 +69,8 @@ class EvaluatedScores:
     study_ids: list[str]
     patient_ids: list[str]
     names: list[str]
-    scores: FloatArray
-    labels: FloatArray
+    scores: DoubleArray
+    labels: DoubleArray
     films_digest: str
     normal: str
 
@@ -110,8 +109,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
 def paired_differences(
     names: Sequence[str],
-    labels: FloatArray,
-    scores: tuple[FloatArray, FloatArray],
+    labels: DoubleArray,
+    scores: tuple[DoubleArray, DoubleArray],
     patient_ids: Sequence[str],
     settings: tuple[int, int, int],
     normal: str = "normal",
@@ -134,7 +133,7 @@ def paired_differences(
     resamples, seed, min_positives = settings
     weights = patient_resamples(patient_ids, resamples, seed)
     per_finding: dict[str, dict[str, Any]] = {}
-    kept: dict[str, dict[str, tuple[FloatArray, FloatArray]]] = {}
+    kept: dict[str, dict[str, tuple[DoubleArray, DoubleArray]]] = {}
     for column, name in enumerate(names):
         known = ~np.isnan(labels[:, column])
         truth = labels[known, column] == 1
@@ -228,9 +227,7 @@ def _counted(rows: dict[str, dict[str, Any]], min_positives: int, normal: str) -
     return [name for name in defined if rows[name]["positives"] >= min_positives] or defined
 
 
-def _difference(
-    values: Sequence[float], first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
-) -> dict[str, Any]:
+def _difference(values: Sequence[float], first: DoubleArray, second: DoubleArray) -> dict[str, Any]:
     differences = first - second
     found = estimate(values[0] - values[1], differences)
     defined = differences[~np.isnan(differences)]

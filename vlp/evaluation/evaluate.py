@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kgkit.interface import (
+    DoubleArray,
     InputError,
     partial_folder,
     publish_folder,
@@ -35,7 +36,6 @@ from vlp.evaluation.subgroups import MIN_GROUP_POSITIVES, measure_subgroups, stu
 from vlp.evaluation.tables import published_tables
 from vlp.evaluation.training_mentions import seen_flags, trained_counts, training_mentions
 from vlp.knowledge import NORMAL
-from vlp.metrics import FloatArray
 from vlp.queries import open_knowledge
 from vlp.report import PageContent, evaluation_page
 
@@ -91,7 +91,7 @@ class Evaluated:
     """
 
     asked: AskedQueries
-    labels: FloatArray
+    labels: DoubleArray
     predicted: StudyScores
     calibration: Calibration | None
 

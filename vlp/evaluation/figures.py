@@ -9,11 +9,11 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from kgkit.interface import BoolArray, DoubleArray, FloatArray
 from vlp.images import to_bytes
-from vlp.metrics import FloatArray, roc_curve
+from vlp.metrics import roc_curve
 
 SIDE = 170  # pixels of one curve
 _MAX_POINTS = 300
@@ -22,8 +22,8 @@ _THUMBNAIL = 168
 
 def roc_figure(
     name: str,
-    truth: npt.NDArray[np.bool_],
-    scores: FloatArray,
+    truth: BoolArray,
+    scores: DoubleArray,
     row: Mapping[str, Any],
     readers: Sequence[Mapping[str, Any]],
 ) -> str:
@@ -70,7 +70,7 @@ def interval_bar(row: Mapping[str, Any]) -> str:
     )
 
 
-def thumbnail(film: npt.NDArray[np.float32]) -> str:
+def thumbnail(film: FloatArray) -> str:
     """A small copy of a film, float32 [H, W] in 0..1, as a data URI."""
     picture = Image.fromarray(to_bytes(film))
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
@@ -91,7 +91,7 @@ def _figure(caption: str, marks: Sequence[str], x_label: str, y_label: str) -> s
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _thinned(x: FloatArray, y: FloatArray) -> list[tuple[float, float]]:
+def _thinned(x: DoubleArray, y: DoubleArray) -> list[tuple[float, float]]:
     """A curve of at most 300 points, its ends kept."""
     if len(x) <= _MAX_POINTS:
         return list(zip(x.tolist(), y.tolist(), strict=True))

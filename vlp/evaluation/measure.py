@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kgkit.interface import BoolArray, DoubleArray, FloatArray
 from vlp.evaluation.calibration import FindingCalibration, expected_calibration_error, reliability
 from vlp.evaluation.operating import confusion, sensitivity_on_curve
 from vlp.evaluation.scoring import StudyScores
 from vlp.knowledge import NORMAL
-from vlp.metrics import FloatArray, auroc, average_precision, estimate, patient_resamples
+from vlp.metrics import auroc, average_precision, estimate, patient_resamples
 
 MIN_POSITIVES = 20
 
@@ -43,7 +43,7 @@ class MeasureSettings:
 
 def measure(
     names: Sequence[str],
-    labels: FloatArray,
+    labels: DoubleArray,
     predicted: StudyScores,
     settings: MeasureSettings,
     calibration: Mapping[str, FindingCalibration] | None = None,
@@ -62,7 +62,7 @@ def measure(
     """
     weights = patient_resamples(predicted.patient_ids, settings.resamples, settings.seed)
     rows: dict[str, dict[str, Any]] = {}
-    resampled: dict[str, dict[str, FloatArray]] = {"auroc": {}, "average_precision": {}}
+    resampled: dict[str, dict[str, DoubleArray]] = {"auroc": {}, "average_precision": {}}
     for column, name in enumerate(names):
         known = ~np.isnan(labels[:, column])
         truth, scores, counts = labels[known, column] == 1, predicted.scores[known, column], weights[:, known]
@@ -93,7 +93,7 @@ def macro_findings(rows: Mapping[str, Mapping[str, Any]], min_positives: int) ->
     return defined, f"no finding has {min_positives} positive studies: all findings with a defined AUROC"
 
 
-def with_interval(value: float, resampled: FloatArray) -> dict[str, float | None]:
+def with_interval(value: float, resampled: DoubleArray) -> dict[str, float | None]:
     """`value`, `low` and `high`, None where undefined."""
     found = estimate(value, resampled)
     return {"value": or_none(found.value), "low": or_none(found.low), "high": or_none(found.high)}
@@ -104,7 +104,7 @@ def or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _areas(truth: npt.NDArray[np.bool_], scores: FloatArray, resampled: Mapping[str, FloatArray]) -> dict[str, Any]:
+def _areas(truth: BoolArray, scores: DoubleArray, resampled: Mapping[str, DoubleArray]) -> dict[str, Any]:
     area = estimate(float(auroc(truth, scores)), resampled["auroc"])
     precision = with_interval(float(average_precision(truth, scores)), resampled["average_precision"])
     return {
@@ -121,9 +121,9 @@ def _areas(truth: npt.NDArray[np.bool_], scores: FloatArray, resampled: Mapping[
 
 
 def _operating_points(
-    truth: npt.NDArray[np.bool_],
-    scores: FloatArray,
-    weights: npt.NDArray[np.float32],
+    truth: BoolArray,
+    scores: DoubleArray,
+    weights: FloatArray,
     read: FindingCalibration | None,
     specificity: float,
 ) -> dict[str, Any]:
@@ -146,9 +146,7 @@ def _operating_points(
     return found | {"at_specificity": fixed}
 
 
-def _calibration_error(
-    truth: npt.NDArray[np.bool_], scores: FloatArray, read: FindingCalibration | None
-) -> dict[str, Any]:
+def _calibration_error(truth: BoolArray, scores: DoubleArray, read: FindingCalibration | None) -> dict[str, Any]:
     """Expected calibration error of the probabilities as they come, and calibrated."""
     row: dict[str, Any] = {"ece_uncalibrated": or_none(expected_calibration_error(truth, scores)), "ece": None}
     if read is not None and len(truth):
@@ -162,7 +160,7 @@ def _calibration_error(
 
 
 def _macro(
-    rows: Mapping[str, Mapping[str, Any]], metric: str, counted: list[str], resampled: Mapping[str, FloatArray]
+    rows: Mapping[str, Mapping[str, Any]], metric: str, counted: list[str], resampled: Mapping[str, DoubleArray]
 ) -> dict[str, Any]:
     """Mean over findings; a resample in which one of them is undefined has none over the same findings."""
     if not counted:

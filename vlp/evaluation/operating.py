@@ -11,30 +11,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vlp.metrics import FloatArray
+from kgkit.interface import DoubleArray
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
     """Counts of the four outcomes, float64 [...] each."""
 
-    true_positives: FloatArray
-    false_positives: FloatArray
-    false_negatives: FloatArray
-    true_negatives: FloatArray
+    true_positives: DoubleArray
+    false_positives: DoubleArray
+    false_negatives: DoubleArray
+    true_negatives: DoubleArray
 
     @property
-    def sensitivity(self) -> FloatArray:
+    def sensitivity(self) -> DoubleArray:
         """Part of the positives that is called so; NaN without positives."""
         return _ratio(self.true_positives, self.true_positives + self.false_negatives, np.nan)
 
     @property
-    def specificity(self) -> FloatArray:
+    def specificity(self) -> DoubleArray:
         """Part of the negatives that is called so; NaN without negatives."""
         return _ratio(self.true_negatives, self.true_negatives + self.false_positives, np.nan)
 
     @property
-    def f1(self) -> FloatArray:
+    def f1(self) -> DoubleArray:
         """Harmonic mean of precision and sensitivity; NaN without positives, 0 if none is found."""
         positives = self.true_positives + self.false_negatives
         twice = 2 * self.true_positives
@@ -42,7 +42,7 @@ class Confusion:
         return np.where(positives > 0, found, np.nan)
 
     @property
-    def mcc(self) -> FloatArray:
+    def mcc(self) -> DoubleArray:
         """Matthews correlation, -1..1; NaN if the labels are all of one class, 0 if the answers are."""
         positives = self.true_positives + self.false_negatives
         negatives = self.true_negatives + self.false_positives
@@ -102,7 +102,7 @@ def sensitivity_on_curve(labels: npt.ArrayLike, scores: npt.ArrayLike, specifici
     return float("nan") if np.isnan(threshold) else float((values[truth] >= threshold).mean())
 
 
-def _all_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[FloatArray, Confusion]:
+def _all_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[DoubleArray, Confusion]:
     """Every threshold between two scores, ascending, and its outcomes."""
     truth, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
     order = np.argsort(values, kind="stable")
@@ -114,6 +114,6 @@ def _all_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Float
     return thresholds, Confusion(truth.sum() - missed, (~truth).sum() - spared, missed, spared)
 
 
-def _ratio(top: FloatArray, bottom: FloatArray, otherwise: float) -> FloatArray:
-    found: FloatArray = np.divide(top, bottom, out=np.full(np.shape(bottom), otherwise), where=bottom > 0)
+def _ratio(top: DoubleArray, bottom: DoubleArray, otherwise: float) -> DoubleArray:
+    found: DoubleArray = np.divide(top, bottom, out=np.full(np.shape(bottom), otherwise), where=bottom > 0)
     return found

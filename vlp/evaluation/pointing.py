@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from kgkit.interface import (
+    BoolArray,
+    FloatArray,
     InputError,
     partial_folder,
     progress,
@@ -29,7 +30,7 @@ from vlp.data.prepared import PreparedData, load_data
 from vlp.denial import ResolvedQueries
 from vlp.evaluation.asked import identifier_of_label
 from vlp.evaluation.measure import with_interval
-from vlp.grounding import FloatArray, ground_film, save_overlay
+from vlp.grounding import ground_film, save_overlay
 from vlp.images import IMAGE_SUFFIXES, load_image
 from vlp.metrics import patient_resamples
 from vlp.queries import resolve_queries
@@ -171,7 +172,7 @@ def score_map(heatmap: FloatArray, hottest: tuple[int, int, int, int] | None, bo
     }
 
 
-def box_mask(boxes: Sequence[Box], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def box_mask(boxes: Sequence[Box], shape: tuple[int, ...]) -> BoolArray:
     """Pixels whose centre lies in one of the boxes: bool [H, W]."""
     ys, xs = (np.arange(size) + 0.5 for size in shape[:2])
     mask = np.zeros(shape[:2], dtype=bool)

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kgkit.interface import InputError, choices
+from kgkit.interface import DoubleArray, InputError, choices
 from vlp.evaluation.measure import or_none
 from vlp.evaluation.operating import confusion
-from vlp.metrics import FloatArray
 
 _POINTS = ("reader", "finding", "sensitivity", "specificity")
 
 
 def read_readers(
-    path: Path, names: Sequence[str], study_ids: Sequence[str], labels: FloatArray
+    path: Path, names: Sequence[str], study_ids: Sequence[str], labels: DoubleArray
 ) -> dict[str, list[dict[str, Any]]]:
     """Operating points of readers.
 
@@ -76,14 +75,14 @@ def _fraction(value: str | None, column: str, path: Path, line: int) -> float:
 
 
 def _measured_reads(
-    table: pl.DataFrame, path: Path, names: Sequence[str], study_ids: Sequence[str], labels: FloatArray
+    table: pl.DataFrame, path: Path, names: Sequence[str], study_ids: Sequence[str], labels: DoubleArray
 ) -> dict[str, list[dict[str, Any]]]:
     row_of = {study_id: row for row, study_id in enumerate(study_ids)}
     read = [column for column in table.columns if column not in ("reader", "study_id")]
     unknown = [column for column in read if column not in names]
     if unknown:
         raise InputError(f"no finding {unknown[0]!r} was evaluated; {choices(unknown[0], names)}", path, 1)
-    called: dict[tuple[str, str], FloatArray] = {}
+    called: dict[tuple[str, str], DoubleArray] = {}
     for line, row in enumerate(table.iter_rows(named=True), start=2):
         if row["study_id"] not in row_of:
             raise InputError(f"study {row['study_id']!r} was not evaluated", path, line)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from kgkit.interface import DoubleArray
 from vlp.artifact import VlpModel
 from vlp.data.dataset import read_texts
 from vlp.data.prepared import PreparedData
@@ -21,7 +21,7 @@ from vlp.data.report_text import report_sentences
 from vlp.evaluation.measure import with_interval
 from vlp.evaluation.scoring import StudyScores
 from vlp.knowledge import Knowledge
-from vlp.metrics import FloatArray, patient_resamples
+from vlp.metrics import patient_resamples
 
 _CUTOFFS = (1, 5, 10)
 _NEAR = 1e-6
@@ -70,7 +70,7 @@ def normal_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def first_right_ranks(similarity: FloatArray, texts: Sequence[str]) -> FloatArray:
+def first_right_ranks(similarity: DoubleArray, texts: Sequence[str]) -> DoubleArray:
     """Rank, from 1, of the best right candidate of each row; ties share their mean place.
 
     Args:
@@ -106,7 +106,7 @@ def chance(texts: Sequence[str]) -> dict[str, float]:
 
 
 def rank_metrics(
-    ranks: FloatArray, patients: Sequence[str], settings: tuple[int, int]
+    ranks: DoubleArray, patients: Sequence[str], settings: tuple[int, int]
 ) -> dict[str, dict[str, float | None]]:
     """Recall at 1, 5 and 10 and the mean reciprocal rank with intervals over patients, and the median rank.
 
@@ -115,7 +115,7 @@ def rank_metrics(
         patients: Patient of each study, [n].
         settings: Resamples and seed.
     """
-    values: dict[str, npt.NDArray[np.float64]] = {f"recall_at_{k}": (ranks <= k).astype(float) for k in _CUTOFFS}
+    values: dict[str, DoubleArray] = {f"recall_at_{k}": (ranks <= k).astype(float) for k in _CUTOFFS}
     values["mean_reciprocal_rank"] = 1 / ranks
     weights = patient_resamples(patients, *settings)
     shares = weights / weights.sum(axis=1, keepdims=True)

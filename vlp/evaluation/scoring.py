@@ -10,17 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
 
-from kgkit.interface import InputError, progress, write_text_atomically
+from kgkit.interface import DoubleArray, FloatArray, InputError, progress, write_text_atomically
 from vlp.artifact import VlpModel
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import LABEL_PREFIX, PreparedData
 from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import FindingCalibration
-from vlp.metrics import FloatArray
 from vlp.predict import FilmAnswer, answers
 
 ALL_SPLITS = "all"
@@ -43,11 +41,11 @@ class StudyScores:
 
     study_ids: list[str]
     patient_ids: list[str]
-    scores: FloatArray
+    scores: DoubleArray
     failed: list[tuple[str, str]] = field(default_factory=list)
     without_film: int = 0
     films: list[dict[str, Any]] = field(default_factory=list)
-    embeddings: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    embeddings: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     films_digest: str = ""
 
 
@@ -131,7 +129,7 @@ def studies_of(model: VlpModel, data: PreparedData, split: str) -> list[str]:
     return sorted(data.splits["study_id"].to_list())
 
 
-def label_matrix(data: PreparedData, study_ids: Sequence[str], labels: Sequence[str | None]) -> FloatArray:
+def label_matrix(data: PreparedData, study_ids: Sequence[str], labels: Sequence[str | None]) -> DoubleArray:
     """Labels of studies: float64 [n, F], 1 or 0; NaN where unknown, uncertain, or without a label column."""
     order = pl.DataFrame({"study_id": list(study_ids)}, schema={"study_id": pl.String})
     table = order.join(data.studies, on="study_id", how="left", maintain_order="left")
@@ -147,7 +145,7 @@ def label_matrix(data: PreparedData, study_ids: Sequence[str], labels: Sequence[
 def write_scores(
     path: Path,
     names: Sequence[str],
-    labels: FloatArray,
+    labels: DoubleArray,
     predicted: StudyScores,
     read_by: Mapping[str, FindingCalibration] = MappingProxyType({}),
 ) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from kgkit.interface import BoolArray, DoubleArray
 from vlp.data.prepared import PreparedData
 from vlp.evaluation.measure import or_none
 from vlp.evaluation.scoring import StudyScores
-from vlp.metrics import FloatArray, auroc, estimate, patient_resamples
+from vlp.metrics import auroc, estimate, patient_resamples
 
 AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 200))
 """Years, half-open."""
@@ -52,7 +52,7 @@ def age_band(years: float | None) -> str | None:
 
 def measure_subgroups(
     names: Sequence[str],
-    labels: FloatArray,
+    labels: DoubleArray,
     predicted: StudyScores,
     groups: Mapping[str, Sequence[str | None]],
     settings: tuple[int, int, int],
@@ -91,15 +91,15 @@ def measure_subgroups(
     return found
 
 
-def _is_counted(labels: FloatArray, min_positives: int) -> bool:
+def _is_counted(labels: DoubleArray, min_positives: int) -> bool:
     return bool((labels == 1).sum() >= min_positives and (labels == 0).any())
 
 
 def _one_group(
     names: Sequence[str],
-    labels: FloatArray,
+    labels: DoubleArray,
     predicted: StudyScores,
-    rows: npt.NDArray[np.bool_],
+    rows: BoolArray,
     counted: list[int],
     resamples: int,
     seed: int,

@@ -15,13 +15,12 @@ import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from kgkit.interface import InputError, choices
+from kgkit.interface import DoubleArray, FloatArray, InputError, IntArray, choices
 from vlp.artifact import VlpModel
 from vlp.data.prepared import SPLIT_COLUMNS, PreparedData
 from vlp.data.splits import position_of
 from vlp.evaluation.calibration import logit
 from vlp.evaluation.scoring import StudyScores, film_answers, label_matrix
-from vlp.metrics import FloatArray
 from vlp.queries import resolve_queries
 
 TRAIN, VAL = "train", "val"
@@ -42,8 +41,8 @@ class Films:
     """
 
     rows: pl.DataFrame
-    features: npt.NDArray[np.float32]
-    labels: FloatArray
+    features: FloatArray
+    labels: DoubleArray
     patients: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
 
@@ -60,7 +59,7 @@ class Films:
             patients=patients,
         )
 
-    def by_study(self, scores: FloatArray) -> StudyScores:
+    def by_study(self, scores: DoubleArray) -> StudyScores:
         """Scores of films, float64 [n, F], averaged over the films of a study."""
         studies = self.rows["study_id"].to_list()
         names, study_of = np.unique(np.array(studies, dtype=str), return_inverse=True)
@@ -144,7 +143,7 @@ def look(model: VlpModel, data: PreparedData, films: pl.DataFrame, kind: str, ke
         return _read_kept(data, films, kept)
     if films.is_empty():
         return _films(data, films, np.empty((0, 0), np.float32), ())
-    features: list[npt.NDArray[np.float32]] = []
+    features: list[FloatArray] = []
     readable: list[int] = []
     failed: list[tuple[str, str]] = []
     looked = film_answers(model, data, films, resolve_queries(model, ()), "look at films")
@@ -164,7 +163,7 @@ def look(model: VlpModel, data: PreparedData, films: pl.DataFrame, kind: str, ke
     return found
 
 
-def _keep(films: Films, readable: npt.NDArray[np.int64], path: Path) -> None:
+def _keep(films: Films, readable: IntArray, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     tensors: dict[str, npt.NDArray[Any]] = {"features": films.features, "readable": readable}
     save_file(tensors, temporary, metadata={"failed": json.dumps(films.failed)})
@@ -181,9 +180,7 @@ def _read_kept(data: PreparedData, films: pl.DataFrame, path: Path) -> Films:
     return _films(data, films[readable], features, tuple((film, reason) for film, reason in failed))
 
 
-def _films(
-    data: PreparedData, rows: pl.DataFrame, features: npt.NDArray[np.float32], failed: tuple[tuple[str, str], ...]
-) -> Films:
+def _films(data: PreparedData, rows: pl.DataFrame, features: FloatArray, failed: tuple[tuple[str, str], ...]) -> Films:
     studies = rows["study_id"].to_list()
     patient_of = dict(data.splits.select("study_id", "patient_id").iter_rows())
     labels = label_matrix(data, studies, list(data.labels))

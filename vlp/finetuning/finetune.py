@@ -20,13 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kgkit.interface import (
-    InputError,
-    choices,
-    publish_folder,
-    sha256_file,
-    write_json_atomically,
-)
+from kgkit.interface import DoubleArray, InputError, choices, publish_folder, sha256_file, write_json_atomically
 from vlp.artifact import VlpModel, load_model
 from vlp.data.film_reader import FilmReader
 from vlp.data.labels import findings_of_labels
@@ -41,7 +35,6 @@ from vlp.finetuning.summary import summarise
 from vlp.finetuning.tower import Finetuner, FullConfig
 from vlp.knowledge import NORMAL
 from vlp.loop import CHECKPOINT
-from vlp.metrics import FloatArray
 from vlp.run_folder import RUN_FILE, open_run
 
 MODES = ("probe", "full")
@@ -251,7 +244,7 @@ def _about_fit(run: _Run, train: Films, probe: Probe) -> dict[str, Any]:
 
 
 def _write_evaluation(
-    run: _Run, folder: Path, names: list[str], result: tuple[FloatArray, StudyScores], about: dict[str, Any]
+    run: _Run, folder: Path, names: list[str], result: tuple[DoubleArray, StudyScores], about: dict[str, Any]
 ) -> dict[str, Any]:
     """predictions.csv and metrics.json, the latter last; findings without scores are undefined in it."""
     labels, predicted = result

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from vlp.metrics import BoolArray, FloatArray
+from kgkit.interface import BoolArray, DoubleArray
 
 STRENGTHS: tuple[float, ...] = tuple(10.0 ** (step / 2) for step in range(-8, 3))
 """Inverse regularisation C, from 1e-4 to 10."""
@@ -38,10 +38,10 @@ class Probe:
         strength: C of scikit-learn.
     """
 
-    mean: FloatArray
-    std: FloatArray
-    weights: FloatArray
-    bias: FloatArray
+    mean: DoubleArray
+    std: DoubleArray
+    weights: DoubleArray
+    bias: DoubleArray
     strength: float
 
     @property
@@ -49,16 +49,16 @@ class Probe:
         """Findings that had a positive and a negative row: bool [F]."""
         return ~np.isnan(self.bias)
 
-    def scores(self, features: npt.ArrayLike) -> FloatArray:
+    def scores(self, features: npt.ArrayLike) -> DoubleArray:
         """Probabilities: float [m, K] to float64 [m, F], NaN for findings that could not be fitted."""
         logits = (np.asarray(features, dtype=np.float64) - self.mean) / self.std @ self.weights + self.bias
-        found: FloatArray = 0.5 * (1 + np.tanh(0.5 * logits))
+        found: DoubleArray = 0.5 * (1 + np.tanh(0.5 * logits))
         return found
 
 
 def probe_scores(
     train_x: npt.ArrayLike, train_y: npt.ArrayLike, val_x: npt.ArrayLike, val_y: npt.ArrayLike, test_x: npt.ArrayLike
-) -> FloatArray:
+) -> DoubleArray:
     """Fit on train, choose the strength on val, answer test.
 
     Args:
@@ -101,12 +101,12 @@ def fit_probe(train_x: npt.ArrayLike, train_y: npt.ArrayLike, val_x: npt.ArrayLi
     return Probe(mean, std, weights[best], bias[best], strengths[best])
 
 
-def log_loss(labels: FloatArray, logits: FloatArray) -> float:
+def log_loss(labels: DoubleArray, logits: DoubleArray) -> float:
     """Mean negative log likelihood of labels 0/1 [n] under logits [n]."""
     return float((np.logaddexp(0, logits) - labels * logits).mean())
 
 
-def _path(x: FloatArray, truth: BoolArray, strengths: tuple[float, ...]) -> Iterator[tuple[FloatArray, float]]:
+def _path(x: DoubleArray, truth: BoolArray, strengths: tuple[float, ...]) -> Iterator[tuple[DoubleArray, float]]:
     """Coefficients and intercept for each strength, each fit begun where the last one ended."""
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
     with warnings.catch_warnings():

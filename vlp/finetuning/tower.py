@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kgkit.interface import InputError
+from kgkit.interface import DoubleArray, InputError
 from vlp.artifact import VlpModel
 from vlp.checkpoint import State
 from vlp.config import OptimizerConfig, TowerConfig
@@ -26,7 +26,6 @@ from vlp.features import tower_arithmetic
 from vlp.finetuning.films import Films
 from vlp.finetuning.probe import Probe
 from vlp.loop import Metrics, Pass, learn, make_accelerator
-from vlp.metrics import FloatArray
 from vlp.towers import ImageTower
 from vlp.views import fixed_views
 
@@ -253,7 +252,7 @@ class Finetuner:
         is_judged = state.best_loss < float("inf")
         return Tuned(network, state.best_epoch, state.epoch, state.best_loss if is_judged else None)
 
-    def scores(self, network: TunedNetwork, films: Films) -> FloatArray:
+    def scores(self, network: TunedNetwork, films: Films) -> DoubleArray:
         """Probabilities: float64 [n, F], NaN for findings that could not be fitted."""
         found = np.full((len(films.rows), len(network.fitted)), np.nan)
         logits = label_logits(network, films, self.reader, self.config.batch_size)
