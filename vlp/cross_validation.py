@@ -327,7 +327,7 @@ def _write_seed(task: _Task, scores: dict[str, DoubleArray], left_out: tuple[str
     normal = next((c.name for c in asked if c.finding is not None and c.finding.key == NORMAL), NORMAL)
     metrics = measure(names, labels, predicted, MeasureSettings(min_positives=task.config.min_positives, normal=normal))
     if metrics["normal"] is not None:
-        metrics["normal"]["label"] = normal
+        metrics["normal"]["column"] = normal
     metrics |= {"films_digest": predicted.films_digest, "studies": len(study_ids), "left_out": list(left_out)}
     write_scores(folder / "predictions.csv", names, labels, predicted)
     write_json_atomically(folder / "metrics.json", metrics)

@@ -243,6 +243,17 @@ def test_models_and_evaluations_compare_alike(
         compare(CompareConfig(tmp_path, tmp_path / "A"))
 
 
+def test_normal_asked_in_other_words_stays_out_of_the_mean_of_a_comparison(
+    tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    asked = ("Effusion=pleural effusion", "normal=nothing wrong")
+    for name in ("A", "B"):
+        metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "test", tmp_path / name, queries=asked))
+        assert metrics["normal"]["query"] == "nothing wrong"
+    found = compare(CompareConfig(tmp_path / "A", tmp_path / "B", min_positives=1))
+    assert found["findings"] == ["Effusion=pleural effusion"]
+
+
 def test_evaluations_of_other_films_or_labels_are_refused(
     tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
 ) -> None:

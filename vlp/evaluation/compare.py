@@ -18,6 +18,7 @@ from kgkit.interface import DoubleArray, InputError, write_json_atomically
 from vlp.data.prepared import LABEL_PREFIX
 from vlp.evaluation.evaluate import EvaluateConfig, evaluate, read_metrics
 from vlp.evaluation.measure import MIN_POSITIVES, or_none
+from vlp.knowledge import NORMAL
 from vlp.metrics import auroc, average_precision, estimate, patient_resamples
 
 _PROBABILITY = "probability:"
@@ -113,7 +114,7 @@ def paired_differences(
     scores: tuple[DoubleArray, DoubleArray],
     patient_ids: Sequence[str],
     settings: tuple[int, int, int],
-    normal: str = "normal",
+    normal: str = NORMAL,
 ) -> dict[str, Any]:
     """Differences of AUROC and average precision per finding and of their macro means, both on the same resamples.
 
@@ -178,7 +179,7 @@ def read_scores(folder: Path, named: Path | None = None) -> EvaluatedScores:
         ids = [table[column].to_list() for column in ("study_id", "patient_id")]
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"damaged or missing ({str(error).splitlines()[0]})", path) from error
-    normal = (metrics.get("normal") or {}).get("label") or "normal"
+    normal = (metrics.get("normal") or {}).get("column") or NORMAL
     return EvaluatedScores(
         named or folder, ids[0], ids[1], names, scores, labels, str(metrics.get("films_digest")), normal
     )

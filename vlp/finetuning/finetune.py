@@ -260,7 +260,7 @@ def _write_evaluation(
             empty = {"auroc": None, "positives": int((truth == 1).sum()), "n": int((~np.isnan(truth)).sum())}
             metrics["per_finding"][name] = empty | {"undefined": "no positive or no negative among the drawn studies"}
     if metrics["normal"] is not None:
-        metrics["normal"]["label"] = normal
+        metrics["normal"]["column"] = normal
     metrics |= {
         "split": run.config.split,
         "studies": len(predicted.study_ids),
