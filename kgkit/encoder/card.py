@@ -56,12 +56,12 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _front_matter(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     """YAML; strings are written as JSON, which is YAML too."""
-    has_text = _text_model(recipe) != "none"
+    has_text, level = _text_model(recipe) != "none", manifest.get("licence_level")
     tags = ["concept-embeddings", "knowledge-graph", "ontology", "medical"]
     tags += ["sentence-transformers", "feature-extraction"] if has_text else ["knowledge-graph-embeddings"]
     fields: dict[str, Any] = {
         "license": "other",
-        "license_name": f"licences-of-the-sources-level-{manifest.get('licence_level', 'unknown')}",
+        "license_name": f"licences-of-the-sources-level-{'unknown' if level is None else level}",
         "library_name": "sentence-transformers" if has_text else "kgkit",
         "tags": tags,
     }
@@ -110,7 +110,7 @@ def _data(manifest: Mapping[str, Any]) -> str:
             rows.append((source, "", ""))
         else:
             rows.append((str(source["name"]), str(source.get("title", "")), str(source.get("licence_level", ""))))
-    level = manifest.get("licence_level", "not recorded")
+    level = "not known" if manifest.get("licence_level") is None else manifest["licence_level"]
     lines = [f"Highest licence level (UMLS source restriction level, 0 to 9) of any text or fact: **{level}**."]
     if manifest.get("graph_digest"):
         lines.append(f"Digest of the graph: `{manifest['graph_digest']}`.")
@@ -168,8 +168,8 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     if not rows:
         return "## Measured\n\nNothing was held out, so nothing is measured."
     note = (
-        "On what training never saw, among all concepts; 95% bootstrap intervals in brackets. Only training facts pass "
-        "messages; ties count by their mean rank."
+        "On what training never saw, among all concepts; 95% bootstrap intervals in brackets. Facts that are asked for "
+        "pass no message; an inductive concept hears of its other half. Ties count by their mean rank."
     )
     table = _table(("held out", "part", "MRR", "Hits@1", "Hits@10", "queries"), rows)
     return f"## Measured\n\n{note}\n\n{table}"

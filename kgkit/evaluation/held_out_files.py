@@ -22,11 +22,15 @@ def read_relations(folder: Path) -> list[str]:
 
 
 def read_facts(folder: Path) -> dict[str, IntArray]:
-    """All facts of an encoder's graph by part (`train`, `valid`, `test`, `inductive`): int64 [n, 3] each."""
+    """All facts of an encoder's graph by part: int64 [n, 3] each.
+
+    Parts are `train`, `valid`, `test`, and of concepts that training never saw `inductive` (asked for) and `support`
+    (passed messages to them afterwards).
+    """
     table = _read(folder, "triples", TRIPLE_COLUMNS)
     return {
         part: table.filter(pl.col("part") == part).select("head", "relation", "tail").to_numpy().astype(np.int64)
-        for part in ("train", "valid", "test", "inductive")
+        for part in ("train", "valid", "test", "inductive", "support")
     }
 
 

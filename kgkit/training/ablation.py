@@ -19,6 +19,7 @@ from kgkit.files import partial_path, read_manifest, write_json_atomically, writ
 from kgkit.progress import progress
 from kgkit.recipe import load_recipe, recipe_to_dict
 from kgkit.training.loop import CHECKPOINT, train_encoder
+from kgkit.training.source import read_source
 
 SWITCHES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -110,14 +111,15 @@ def ablate(
         interval; queries of all seeds pooled).
 
     Raises:
-        InputError: if a folder holds another recipe than the one asked for.
+        InputError: if a folder holds another recipe than the one asked for, or the encoder of another graph.
     """
     if len({variant.name for variant in variants}) < len(variants):
         raise InputError("two variants have one name; give recipes different names")
+    digest = read_source(path).digest
     with progress("encoders", len(variants) * len(seeds), "encoders") as report:
         for seed in seeds:
             for variant in variants:
-                _train(path, _folder(out, variant, seed), dataclasses.replace(variant.recipe, seed=seed))
+                _train(path, digest, _folder(out, variant, seed), dataclasses.replace(variant.recipe, seed=seed))
                 report.advance(note=f"{variant.name}, seed {seed}")
     rows: list[dict[str, Any]] = []
     for measurement in measurements:
@@ -168,10 +170,12 @@ def _folder(out: Path, variant: Variant, seed: int) -> Path:
     return out / variant.name.replace(" ", "-") / f"seed-{seed}"
 
 
-def _train(path: Path, folder: Path, recipe: EncoderRecipe) -> None:
+def _train(path: Path, digest: str, folder: Path, recipe: EncoderRecipe) -> None:
     if (folder / "manifest.json").exists():
-        if read_manifest(folder, "encoder")["recipe"] != recipe_to_dict(recipe):
-            raise InputError("holds an encoder of another recipe; remove it or choose another --out", folder)
+        found = read_manifest(folder, "encoder")
+        for key, value, what in (("recipe", recipe_to_dict(recipe), "recipe"), ("graph_digest", digest, "graph")):
+            if found[key] != value:
+                raise InputError(f"holds an encoder of another {what}; remove it or choose another --out", folder)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = partial_path(folder) / CHECKPOINT

@@ -23,7 +23,8 @@ class Corpus:
     Attributes:
         view: Concepts, relations, all facts.
         split: The facts between concepts that training sees, in parts.
-        inductive: int64 [n, 3], the facts of the others.
+        inductive: int64 [n, 3], facts of the others that are asked for.
+        support: int64 [n, 3], facts of the others that pass messages once training is over, and are not asked for.
         unseen: bool [N], concepts with no name, definition or fact in training.
         names: Training names, concept after concept; each concept's first one is its preferred name.
         name_starts: int64 [N + 1], where each concept's names begin in `names`; unseen concepts have their preferred
@@ -38,6 +39,7 @@ class Corpus:
     view: TripleView
     split: TripleSplit
     inductive: IntArray
+    support: IntArray
     unseen: BoolArray
     names: pl.Series
     name_starts: IntArray
@@ -69,6 +71,7 @@ def build_corpus(source: TrainingSource, held_out: HeldOutConfig, seed: int) -> 
         unseen[split_concepts(view, held_out.concepts, seed).test_concepts] = True
     split = source.published or split_triples(without_concepts(view, unseen), held_out.triples, seed)
     touched = unseen[view.triples[:, 0]] | unseen[view.triples[:, 2]]
+    is_support = _support(view.triples, view.num_concepts, seed)
     names = _names(source)
     queries = _query_names(names, unseen, held_out.names, seed)
     training = names.filter(
@@ -80,7 +83,8 @@ def build_corpus(source: TrainingSource, held_out: HeldOutConfig, seed: int) -> 
     return Corpus(
         view=view,
         split=split,
-        inductive=view.triples[touched],
+        inductive=view.triples[touched & ~is_support],
+        support=view.triples[touched & is_support],
         unseen=unseen,
         names=training["name"],
         name_starts=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
@@ -89,6 +93,14 @@ def build_corpus(source: TrainingSource, held_out: HeldOutConfig, seed: int) -> 
         query_names=queries.select(list(NAME_COLUMNS)),
         query_definitions=definitions.filter(pl.col("part").is_in(["valid", "test", "inductive"])),
     )
+
+
+def _support(triples: IntArray, num_concepts: int, seed: int) -> BoolArray:
+    """Half of the pairs of concepts, bool [n] of their facts: an unseen concept is placed by some, asked for others."""
+    ends = triples[:, [0, 2]]
+    pairs, pair_of = np.unique(ends.min(axis=1) * num_concepts + ends.max(axis=1), return_inverse=True)
+    chosen: BoolArray = np.random.default_rng([seed, 3]).random(len(pairs)) < 0.5
+    return chosen[pair_of]
 
 
 def training_facts(split: TripleSplit, recipe: EncoderRecipe) -> IntArray:
@@ -135,7 +147,10 @@ def _query_names(names: pl.DataFrame, unseen: BoolArray, fraction: float, seed: 
 def _parted_definitions(
     source: TrainingSource, queries: pl.DataFrame, unseen: BoolArray, fraction: float, seed: int
 ) -> pl.DataFrame:
-    """Definitions with their part; `spelt` where a training definition spells out a held-out name of its concept."""
+    """Definitions with their part; `spelt` where a training definition gives away what is held out.
+
+    It spells out a held-out name of its concept, or is the text of a held-out definition of another concept.
+    """
     rows = pl.DataFrame({"concept": pl.Series(range(len(source.concepts)), dtype=pl.Int32)})
     table = rows.with_columns(source.concepts["definition"]).filter(pl.col("definition").str.len_chars() > 0)
     where = table["concept"].to_numpy()
@@ -151,5 +166,8 @@ def _parted_definitions(
     spelt = pairs.with_columns(padded=padded).filter(
         pl.col("padded").str.contains(pl.format(" {} ", "string"), literal=True)
     )
-    is_spelt = pl.col("concept").is_in(spelt["concept"].unique().implode()) & (pl.col("part") == "train")
-    return table.with_columns(part=pl.when(is_spelt).then(pl.lit("spelt")).otherwise("part"))
+    table = table.with_columns(text=pl.col("definition").map_elements(normalise, return_dtype=pl.String))
+    asked = table.filter(pl.col("part") != "train")["text"].unique().implode()
+    is_spelt = pl.col("concept").is_in(spelt["concept"].unique().implode()) | pl.col("text").is_in(asked)
+    part_of = pl.when(is_spelt & (pl.col("part") == "train")).then(pl.lit("spelt")).otherwise("part")
+    return table.with_columns(part=part_of).drop("text")

@@ -303,7 +303,7 @@ class KgeMethod(OneKindOfStep):
         if not len(self._valid):
             return {}
         ranks = rank_triples(_weight(self._model), self._model.scorer, self._known, self._valid)
-        return {"mrr": float((1 / ranks).mean())}
+        return {"valid_link_mrr": float((1 / ranks).mean())}
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: draws depend on the step alone."""

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import InitProcessGroupKwargs, broadcast
+from safetensors import SafetensorError
 from torch import Tensor
 
 from kgkit.encoder.config import EncoderRecipe, TrainingConfig
@@ -105,7 +108,8 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
         KgkitError: if a loss or a vector becomes NaN, or the disk is full; the last checkpoint is kept.
     """
     began = time.process_time()
-    accelerator = Accelerator()
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the first process writes and measures alone
+    accelerator = Accelerator(kwargs_handlers=[patient])
     source = read_source(path)
     about = {"graph_digest": source.digest, "recipe": recipe_to_dict(recipe)}
     folder = _open_partial(out, about, accelerator, resume=resume)
@@ -238,11 +242,14 @@ def _end_texts_if_due(run: _Run) -> None:
     The names read here are those that every encoder needs in the end and that are not read again then, so that this
     counts no more against the processor time than the others' reading after the run does.
     """
-    if not run.method.takes_turns or run.at.text_steps is not None or _fraction(run) < run.recipe.train.text_share:
+    if not run.method.takes_turns or run.at.text_steps is not None:
+        return
+    if _fraction(run) < run.recipe.train.text_share and not _is_out_of_patience(run):
         return
     began = time.process_time()
     _blend_texts(run)
     run.method.end_texts()
+    run.at.best, run.at.since_best = -math.inf, 0  # what was measured before was another task, with other weights
     run.at.text_steps = run.at.step
     run.uncounted += time.process_time() - began
 
@@ -252,7 +259,6 @@ def _blend_texts(run: _Run) -> None:
     if run.model.text is None or not share:
         return
     run.model.text.blend_with_base(share)
-    run.at.best, run.at.since_best = -math.inf, 0  # what was measured before were other weights
 
 
 def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str, float]:
@@ -308,11 +314,20 @@ def _measure(run: _Run) -> dict[str, float]:
 
 
 def _has_stopped(run: _Run) -> bool:
+    """Texts that get no better end themselves alone: facts have their turn."""
+    still_texts = run.method.takes_turns and run.at.text_steps is None
+    return _is_out_of_patience(run) and not still_texts
+
+
+def _is_out_of_patience(run: _Run) -> bool:
     patience = run.recipe.train.patience
     return bool(patience) and run.at.since_best >= patience
 
 
 def _save(run: _Run, name: str) -> None:
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in run.model.parameters()):
+        problem = f"step {run.at.step}: the update has spoilt the weights; lower the learning rates"
+        raise KgkitError(f"{problem}; {_kept(run)}")
     state = vars(run.at) | {"cpu_seconds": run.cpu_seconds}
     save_checkpoint(run.folder / name, run.model, run.optimisers, run.method.state(), run.about | {"progress": state})
 
@@ -332,7 +347,11 @@ def _kept(run: _Run) -> str:
 def _write(
     run: _Run, source: TrainingSource, corpus: Corpus, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Everything in the ENCODER folder that is made of what was trained."""
+    """Everything in the ENCODER folder that is made of what was trained.
+
+    Raises:
+        KgkitError: if it cannot be written; the last checkpoint stays.
+    """
     at = run.at
     about = run.about | {
         "steps": at.step,
@@ -340,7 +359,11 @@ def _write(
         "written_weights": f"step {at.best_step}" if run.recipe.train.keep == "best" and at.best_step else "last step",
         "pairs": at.items,
     }
-    save_encoder(run.folder, run.model, run.method, source, corpus, autocast, about)
+    try:
+        save_encoder(run.folder, run.model, run.method, source, corpus, autocast, about)
+    except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
+        problem = f"{run.folder}: cannot write the encoder ({error})"
+        raise KgkitError(f"{problem}; the training is kept: make room and run again with --resume") from error
 
 
 def _measure_written(folder: Path, seed: int) -> dict[str, Any]:

@@ -139,7 +139,10 @@ def _save_held_out(folder: Path, source: TrainingSource, corpus: Corpus) -> None
         folder / "relations.parquet"
     )
     split = corpus.split
-    parts = {"train": split.train, "valid": split.valid, "test": split.test, "inductive": corpus.inductive}
+    parts = {
+        "train": split.train, "valid": split.valid, "test": split.test, "inductive": corpus.inductive,
+        "support": corpus.support,
+    }  # fmt: skip
     tables = [
         pl.DataFrame(rows, schema=["head", "relation", "tail"], orient="row").with_columns(
             pl.all().cast(pl.Int32), part=pl.lit(part)

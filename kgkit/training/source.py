@@ -30,7 +30,7 @@ class TrainingSource:
         concepts: Columns of CONCEPT_COLUMNS, one row per concept of the view, in its order.
         names: Columns of NAME_COLUMNS but `vector`.
         digest: Hex digest of the graph.
-        licence_level: Highest licence level of any text or fact.
+        licence_level: Highest licence level of any text or fact; None if nobody has said.
         sources: name (`HPO@2025-01-16`), title and licence_level of every vocabulary that went in.
     """
 
@@ -40,7 +40,7 @@ class TrainingSource:
     concepts: pl.DataFrame
     names: pl.DataFrame
     digest: str
-    licence_level: int
+    licence_level: int | None
     sources: tuple[dict[str, Any], ...]
 
 
@@ -99,8 +99,8 @@ def _read_benchmark(path: Path) -> TrainingSource:
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.txt*")):
         digest.update(f"{file.name} {sha256_file(file)}\n".encode())
-    about = {"name": path.name, "title": "benchmark", "licence_level": 0}
-    return TrainingSource(path, view, split, concepts, table, digest.hexdigest(), 0, (about,))
+    about = {"name": path.name, "title": "benchmark"}
+    return TrainingSource(path, view, split, concepts, table, digest.hexdigest(), None, (about,))
 
 
 def _texts(path: Path) -> dict[str, str]:

@@ -208,8 +208,8 @@ class TowersMethod:
         return self._bank if self._is_final else None
 
     def concept_vectors(self, preferred: Tensor) -> Tensor:
-        """See `Method`; the facts of concepts that training never saw pass messages here."""
-        facts = np.concatenate([self._triples, self._corpus.inductive])
+        """See `Method`; the support facts of concepts that training never saw pass messages here."""
+        facts = np.concatenate([self._triples, self._corpus.support])
         return all_concept_vectors(self._model, preferred, NeighbourSampler(facts, *self.sizes), self._recipe.seed)
 
     def _pairs(self, generator: np.random.Generator, step: int) -> IntArray:

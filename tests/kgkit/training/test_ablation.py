@@ -17,6 +17,7 @@ from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError
 from kgkit.evaluation.evaluate import evaluate
 from kgkit.evaluation.retrieval import NO_TEXT
+from kgkit.files import read_manifest, write_json_atomically
 from kgkit.recipe import recipe_to_dict
 from kgkit.training.ablation import SWITCHES, Measurement, Variant, ablate, make_variants
 
@@ -97,12 +98,17 @@ def test_the_table_is_what_the_encoders_say(
     again = ablate(tiny_kg, out, chosen, [0, 1], [TASK])
     for row in (*result["rows"], *again["rows"]):
         assert row.pop("cpu_minutes") > 0  # one of the encoders was trained anew, which took its own time
+    manifest = read_manifest(out / "fast" / "seed-0", "encoder")
+    write_json_atomically(out / "fast" / "seed-0" / "manifest.json", manifest | {"graph_digest": "another"})
+    with pytest.raises(InputError, match="seed-0: holds an encoder of another graph; remove it"):
+        ablate(tiny_kg, out, chosen, [0, 1], [TASK])
+    write_json_atomically(out / "fast" / "seed-0" / "manifest.json", manifest)
     assert again == result, "what is there is not trained again, and what is gone comes out the same"
     assert digests == {seed: load_encoder(out / "fast" / f"seed-{seed}").digest for seed in (0, 1)}
 
 
 def test_a_task_whose_figure_is_no_mean_is_measured_as_evaluate_measures_it(
-    tmp_path: Path, tiny_encoder: Path, variants: list[Variant]
+    tmp_path: Path, tiny_kg: Path, tiny_encoder: Path, variants: list[Variant]
 ) -> None:
     data = tmp_path / "pairs"
     data.mkdir()
@@ -111,7 +117,7 @@ def test_a_task_whose_figure_is_no_mean_is_measured_as_evaluate_measures_it(
     (data / "EHR-RelA.tsv").write_text(header + "".join(f"{a}\t{b}\t{c}\n" for a, b, c in pairs), encoding="utf-8")
     shutil.copytree(tiny_encoder, tmp_path / "out" / "fast" / "seed-0")
     recipe = TypeAdapter(EncoderRecipe).validate_python(load_encoder(tiny_encoder).manifest["recipe"])
-    result = ablate(tmp_path, tmp_path / "out", [Variant("fast", recipe)], [0], [Measurement("relatedness", data)])
+    result = ablate(tiny_kg, tmp_path / "out", [Variant("fast", recipe)], [0], [Measurement("relatedness", data)])
     (row,) = result["rows"]
     (expected,) = evaluate(tiny_encoder, "relatedness", data)["rows"]
     assert (row["figure"], row["mean"]) == ("spearman", pytest.approx(expected["spearman"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,25 @@ def test_an_unseen_concept_is_in_no_name_definition_or_fact_of_training(tiny_kg:
     assert not unseen & set(corpus.definition_rows.tolist())
     parts = (corpus.split.train, corpus.split.valid, corpus.split.test)
     assert not any(unseen & set(part[:, [0, 2]].ravel().tolist()) for part in parts)
-    assert all(unseen & {head, tail} for head, _, tail in corpus.inductive.tolist())
-    every = np.concatenate([*parts, corpus.inductive])
+    asked, support = ([(head, tail) for head, _, tail in part.tolist()] for part in (corpus.inductive, corpus.support))
+    assert all(unseen & set(pair) for pair in (*asked, *support))
+    assert asked
+    assert support
+    assert not set(map(frozenset, asked)) & set(map(frozenset, support)), "a fact tells what another one asks"
+    every = np.concatenate([*parts, corpus.inductive, corpus.support])
     assert sorted(map(tuple, every.tolist())) == list(map(tuple, corpus.view.triples.tolist()))
     assert set(corpus.split.train[:, 1].tolist()) == set(range(corpus.view.num_relations))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_definition_that_two_concepts_share_is_not_held_out_of_one_alone(tiny_kg: Path, seed: int) -> None:
+    source = read_source(tiny_kg)
+    shared = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("Fluid, in the AIR spaces")).otherwise("definition")
+    source = replace(source, concepts=source.concepts.with_columns(definition=shared))
+    corpus = build_corpus(source, HeldOutConfig(0, 0.5, 0, 0.1), seed)
+    asked = {normalise(text) for text in corpus.query_definitions["definition"]}
+    assert "fluid in the air spaces" in asked
+    assert not asked & {normalise(text) for text in corpus.definitions}
 
 
 def test_a_definition_that_spells_out_a_held_out_name_goes_and_comes_with_it(tiny_kg: Path) -> None:

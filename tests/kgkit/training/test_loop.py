@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from rrf import Rrf
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny_thorax import make_graph, tiny_thorax
 
@@ -73,6 +77,13 @@ def towers_of(recipe: EncoderRecipe, corpus: Corpus, folder: Path) -> TowersMeth
     model = EncoderModel(recipe, corpus.view.num_concepts, corpus.view.num_relations)
     assert model.text is not None
     return TowersMethod(model, corpus, recipe, folder, lambda tokens, _: model.text.encode_all(tokens, nullcontext, ""))
+
+
+def towers_of_same(method: TowersMethod, corpus: Corpus) -> TowersMethod:
+    """The same weights on another corpus."""
+    other = copy.copy(method)
+    other._corpus = corpus
+    return other
 
 
 def graph_weights(encoder: Path) -> dict[str, torch.Tensor]:
@@ -135,8 +146,8 @@ def test_metrics_and_manifest_say_what_was_done(tiny_encoder: Path, tiny_corpus:
 def test_held_out_facts_reach_training_in_no_way(
     tiny_corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path, control: str
 ) -> None:
-    """They pass no message, are never predicted and mask no candidate; those of unseen concepts pass messages at the
-    end alone."""
+    """They pass no message, are never predicted and mask no candidate; half of those of unseen concepts, which are not
+    asked for, pass messages at the end."""
     method = towers_of(tiny_recipe(f"held_out.control={control}"), tiny_corpus, tmp_path)
     train = tiny_corpus.split.train
     if control == "shuffled-graph":
@@ -399,6 +410,41 @@ def test_a_cached_batch_trains_what_a_whole_one_trains(train: Train) -> None:
     assert (whole.vectors * cached.vectors).sum(axis=1).min() > 0.9999
 
 
+def test_facts_that_are_asked_for_pass_no_message_to_the_vectors_that_are_written(
+    tiny_corpus: Corpus, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    method = towers_of(tiny_recipe(), tiny_corpus, tmp_path)
+    preferred = torch.randn(tiny_corpus.view.num_concepts, 64)
+    vectors = method.concept_vectors(preferred)
+    nothing = np.empty((0, 3), dtype=np.int64)
+    without = [replace(tiny_corpus, inductive=nothing), replace(tiny_corpus, support=nothing)]
+    same, changed = (towers_of_same(method, corpus).concept_vectors(preferred) for corpus in without)
+    assert torch.equal(vectors, same)
+    assert not torch.equal(vectors, changed)
+
+
+def test_weights_that_an_update_has_spoilt_reach_no_checkpoint(
+    tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kgkit.training import loop
+
+    real = loop.set_learning_rates
+
+    def endless_at_the_third(optimisers: Any, *args: Any) -> None:
+        real(optimisers, *args)
+        calls.append(1)
+        if len(calls) == 3:
+            for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+                group["lr"] = math.inf
+
+    calls: list[int] = []
+    monkeypatch.setattr(loop, "set_learning_rates", endless_at_the_third)
+    with pytest.raises(KgkitError, match=r"step 3: the update has spoilt the weights; .*the last checkpoint is"):
+        train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe("train.checkpoint_every=1", "train.curve_points=0"))
+    kept = load_file(tmp_path / "encoder.partial" / "checkpoint.safetensors")
+    assert all(bool(torch.isfinite(tensor.float()).all()) for tensor in kept.values())
+
+
 def test_two_draws_per_step_are_the_mean_of_two(train: Train) -> None:
     settings = ("train.synonym_pairs=4", "objectives.definition=0", "objectives.relation=0", "graph.family=none",
                 "graph.fanouts=[]", "objectives.alignment=0", "train.max_gradient_norm=0")  # fmt: skip
@@ -447,6 +493,23 @@ def test_a_full_disk_is_said_and_the_old_checkpoint_stays(
         train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe())
     assert checkpoint.read_about(tmp_path / "encoder.partial" / "checkpoint.safetensors")["progress"]["step"] == 8
     assert not list((tmp_path / "encoder.partial").glob("*.tmp"))
+
+
+def test_a_disk_that_is_full_when_the_encoder_is_written_costs_no_training(
+    no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kgkit.training import saving
+
+    def full(content: Any, path: Path) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save_file", full)
+        with pytest.raises(KgkitError, match=r"cannot write the encoder .*No space left.*run again with --resume"):
+            train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe())
+    train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe(), resume=True)
+    train_encoder(tiny_kg, tmp_path / "undisturbed", tiny_recipe())
+    assert load_encoder(tmp_path / "encoder").digest == load_encoder(tmp_path / "undisturbed").digest
 
 
 # The other recipes

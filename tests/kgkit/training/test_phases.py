@@ -58,6 +58,16 @@ def test_each_half_has_its_own_losses(train: Train) -> None:
     assert ["valid_link_mrr" in line for line in log if "valid_score" in line] == [False, True, True]
 
 
+def test_texts_that_get_no_better_give_way_to_facts(train: Train) -> None:
+    encoder = train("train.steps=40", "train.fact_steps=40", *HALVES[2:], "train.curve_points=40", "train.patience=2",
+                    "train.text_learning_rate=0", "train.warmup_fraction=0")  # fmt: skip
+    losses = [set(line["losses"]) - {"total"} for line in log_of(encoder)]
+    texts = sum("synonym" in step for step in losses)
+    assert 2 < texts < 20
+    assert len(losses) - texts >= 3, "facts have a patience of their own"
+    assert all(step == {"relation", "alignment"} for step in losses[texts:])
+
+
 def test_live_triples_teach_the_text_tower_in_the_first_half(train: Train) -> None:
     live, plain = (train(*HALVES, f"relation.live_triples={count}", "objectives.graph_to_text=1") for count in (8, 0))
     losses = [set(line["losses"]) - {"total"} for line in log_of(live)]
