@@ -40,7 +40,9 @@ def load_recipe(recipe_type: type[T], family: str, name: str, overrides: Sequenc
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"recipe key {key!r}: {first['msg']} (got {first['input']!r})", path) from error
+        problem = first["msg"].replace("Input should be", "expected")
+        value = "" if first["type"] == "missing" else f" is {first['input']!r}"
+        raise InputError(f"recipe key {key!r}{value}: {problem}", path) from error
 
 
 def recipe_to_dict(recipe: Any) -> dict[str, Any]:

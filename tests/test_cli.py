@@ -138,7 +138,7 @@ def test_out_over_a_folder_of_something_else_is_one_line(command: Run, tmp_path:
     [
         ("train.stepz=5", "unknown recipe key 'train.stepz'; did you mean 'steps'? choices: "),
         ("sede=1", "unknown recipe key 'sede'; did you mean 'seed'? choices: "),
-        ("seed=much", "recipe key 'seed': Input should be a valid integer"),
+        ("seed=much", "recipe key 'seed' is 'much': expected a valid integer"),
     ],
 )
 def test_a_wrong_recipe_key_is_one_line_with_the_near_ones(

@@ -66,12 +66,18 @@ def _is_benchmark(path: Path) -> bool:
 def _read_graph(path: Path) -> TrainingSource:
     graph = KnowledgeGraph(path)
     columns = [column for column in NAME_COLUMNS if column != "vector"]
+    try:
+        concepts = pl.read_parquet(graph.views / "concepts.parquet").select(list(CONCEPT_COLUMNS))
+        names = pl.read_parquet(graph.views / "names.parquet", columns=columns).select(columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        problem = f"missing or damaged ({str(error).splitlines()[0]}); ingest any source again to rebuild the views"
+        raise InputError(problem, graph.views) from error
     return TrainingSource(
         path=path,
         view=open_triples(graph.views),
         published=None,
-        concepts=pl.read_parquet(graph.views / "concepts.parquet").select(list(CONCEPT_COLUMNS)),
-        names=pl.read_parquet(graph.views / "names.parquet", columns=columns).select(columns),
+        concepts=concepts,
+        names=names,
         digest=graph.digest,
         licence_level=graph.licence_level,
         sources=tuple(

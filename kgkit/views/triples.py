@@ -41,7 +41,7 @@ def open_triples(views: Path) -> TripleView:
     """Read the triples view of a graph's view folder.
 
     Raises:
-        InputError: if the views are missing.
+        InputError: if the views are missing, damaged, or not of one graph.
     """
     try:
         concepts = pl.read_parquet(views / "concepts.parquet", columns=["concept"])["concept"].to_list()
@@ -49,4 +49,9 @@ def open_triples(views: Path) -> TripleView:
         triples = pl.read_parquet(views / "triples.parquet").to_numpy()
     except OSError as error:
         raise InputError("the views are missing; ingest any source again to rebuild them", views) from error
+    except pl.exceptions.PolarsError as error:
+        problem = f"damaged ({str(error).splitlines()[0]}); ingest any source again to rebuild the views"
+        raise InputError(problem, views) from error
+    if len(triples) and (triples[:, [0, 2]].max() >= len(concepts) or triples[:, 1].max() >= len(relations)):
+        raise InputError("triples.parquet is of another graph; ingest any source again to rebuild the views", views)
     return TripleView(tuple(concepts), tuple(relations), np.ascontiguousarray(triples, dtype=np.int64))

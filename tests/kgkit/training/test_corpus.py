@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,3 +245,21 @@ def test_a_damaged_text_file_is_named_with_its_row(tmp_path: Path) -> None:
 def test_curies_follow_the_table() -> None:
     assert CURIE["lung"] == f"umls:{CUI['lung']}"
     assert sorted(CURIE.values()) == list(CURIE.values())
+
+
+@pytest.mark.parametrize("view", ["concepts", "names", "relations", "triples"])
+def test_a_view_cut_short_is_said(tmp_path: Path, tiny_kg: Path, view: str) -> None:
+    folder = Path(shutil.copytree(tiny_kg, tmp_path / "KG"))
+    file = KnowledgeGraph(folder).views / f"{view}.parquet"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"damaged .*; ingest any source again to rebuild the views"):
+        read_source(folder)
+
+
+def test_triples_of_another_graph_are_said(tmp_path: Path, tiny_kg: Path) -> None:
+    folder = Path(shutil.copytree(tiny_kg, tmp_path / "KG"))
+    file = KnowledgeGraph(folder).views / "triples.parquet"
+    table = pl.read_parquet(file)
+    table.with_columns(pl.col("tail") + 1000).write_parquet(file)
+    with pytest.raises(InputError, match=r"triples\.parquet is of another graph"):
+        read_source(folder)
