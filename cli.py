@@ -536,12 +536,13 @@ def train_encoder_command(
     from kgkit.training.loop import train_encoder
 
     metrics = train_encoder(kg, out, chosen, resume=resume)
+    if metrics is None:  # under torchrun the first process alone writes and measures
+        return
     for task, row in metrics.items():
         low, high = row["mrr_interval"]
         print(f"{task.replace('_', ' ')}: MRR {row['mrr']:.3f} ({low:.3f} to {high:.3f}), "
               f"Hits@10 {row['hits_at_10']:.3f}, {row['num_queries']} queries")  # fmt: skip
-    if metrics:  # under torchrun the first process alone writes and measures
-        print(f"encoder written to {out}")
+    print(f"encoder written to {out}")
 
 
 @kgkit.command("ablate")

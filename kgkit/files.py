@@ -78,18 +78,30 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+_UNFINISHED = ".unfinished"
+"""Stands in a folder of work that is under way, so that nobody else's is taken for it."""
+
+
 def partial_path(final: Path) -> Path:
     """Where `final` is prepared before it is published."""
     return final.with_name(final.name + ".partial")
 
 
 def partial_folder(final: Path, *, keep: bool = False) -> Path:
-    """The folder in which `final` is prepared; emptied first unless `keep` (a resumed run)."""
+    """The folder in which `final` is prepared; emptied first unless `keep` (a resumed run).
+
+    Raises:
+        InputError: if it cannot be made, or there is a folder of that name that no run of ours has left.
+    """
     partial = partial_path(final)
+    is_ours = (partial / _UNFINISHED).is_file() or not partial.exists() or not any(partial.iterdir())
+    if not keep and not is_ours:
+        raise InputError("work would be done here, but no unfinished run left this folder; move it away", partial)
     if partial.exists() and not keep:
         shutil.rmtree(partial)
     try:
         partial.mkdir(parents=True, exist_ok=True)
+        (partial / _UNFINISHED).touch()
     except OSError as error:
         raise InputError(f"cannot create the output folder ({error.strerror})", partial) from error
     return partial
@@ -97,12 +109,11 @@ def partial_folder(final: Path, *, keep: bool = False) -> Path:
 
 def publish_folder(partial: Path, final: Path) -> None:
     """Put a finished folder in the place of an older one."""
-    previous = final.with_name(final.name + ".previous")
-    if previous.exists():
-        shutil.rmtree(previous)
+    previous = final.with_name(f".{final.name}.{os.getpid()}.previous")
     if final.exists():
         final.rename(previous)
     partial.rename(final)
+    (final / _UNFINISHED).unlink(missing_ok=True)  # after the rename: killed between the two, it would be nobody's
     shutil.rmtree(previous, ignore_errors=True)
 
 

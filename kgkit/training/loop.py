@@ -87,7 +87,7 @@ class _TimeLeft:
         return f"{min(fraction, 1):.0%}{self._budget}, {pace * max(1 - fraction, 0):.0f} s left"
 
 
-def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = False) -> dict[str, Any]:
+def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool = False) -> dict[str, Any] | None:
     """Train a concept encoder and write the ENCODER folder.
 
     Work is done in `<out>.partial`, with a checkpoint every `train.checkpoint_every` steps; the folder takes its name
@@ -100,7 +100,7 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
         resume: Continue a killed run of the same graph and recipe.
 
     Returns:
-        The content of metrics.json.
+        The content of metrics.json; None in a process that is not the first.
 
     Raises:
         InputError: for a folder that is no graph, a graph without names or relations, a resume that does not fit, or
@@ -120,7 +120,7 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
     _train(run)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
-        return {}
+        return None
     _write(run, source, corpus, autocast)
     del run, source, corpus  # measuring opens the folder and needs the memory
     metrics = _measure_written(folder, recipe.seed)
@@ -273,7 +273,7 @@ def _step(run: _Run, text: Sequence[Tensor], rest: Sequence[Tensor]) -> dict[str
         seed_torch(seed * 100_003 + number)
         losses = run.method.losses(draw, texts)
         if not losses:
-            raise KgkitError("no objective has anything to learn from: no synonyms, no definitions, no relations")
+            raise KgkitError("nothing to learn from: what the objectives of this recipe want is not in the graph")
         total = torch.stack(list(losses.values())).sum() / train.accumulate
         total.backward()  # type: ignore[no-untyped-call]
         run.reader.backward(texts.grad)

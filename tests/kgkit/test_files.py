@@ -106,6 +106,20 @@ def test_a_resumed_run_keeps_its_partial_folder(tmp_path: Path) -> None:
     assert not (partial_folder(tmp_path / "out") / "step").exists()
 
 
+def test_folders_that_no_run_has_left_are_not_touched(tmp_path: Path) -> None:
+    for name in ("out.partial", "out.previous"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("all of it")
+    with pytest.raises(InputError, match=r"out\.partial: work would be done here, but no unfinished run left this"):
+        partial_folder(tmp_path / "out")
+    (tmp_path / "out.partial").rename(tmp_path / "mine")
+    for _ in range(2):
+        publish_folder(partial_folder(tmp_path / "out"), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    assert {path.parent.name for path in tmp_path.rglob("thesis.txt")} == {"mine", "out.previous"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.previous", "mine"}
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"file/out\.partial: cannot create the output folder"):
