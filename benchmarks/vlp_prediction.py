@@ -31,12 +31,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlp.artifact import VlpModel, load_model
+from vlp.denial import ResolvedQueries
 from vlp.export import ExportConfig, export
 from vlp.features import load_squares, patch_features
 from vlp.folded import asker
 from vlp.images import find_images
 from vlp.predict import answer_squares, answers
-from vlp.queries import ResolvedQueries, resolve_queries
+from vlp.queries import resolve_queries
 from vlp.runner import VlpRunner
 
 MANY, WARM_UP = 200, 2

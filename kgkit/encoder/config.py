@@ -145,9 +145,6 @@ class EncoderRecipe:
         if self.text.model == "none" and (self.graph.family != "none" or self._reads_text()):
             problem = "the graph tower and every objective but 'relation' need a text tower; switch them off"
             raise InputError(f"recipe key 'text.model' is 'none': {problem}")
-        if self.text.model == "none" and self.relation.sampling == "shared" and self.train.max_gradient_norm:
-            problem = "sparse gradients are not clipped; set it to 0, or relation.sampling to 'all' or 'independent'"
-            raise InputError(f"recipe key 'train.max_gradient_norm' is {self.train.max_gradient_norm}: {problem}")
 
     @property
     def takes_turns(self) -> bool:

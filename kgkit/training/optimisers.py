@@ -9,6 +9,7 @@ from torch import nn
 
 from kgkit.encoder.config import EncoderRecipe, TrainingConfig
 from kgkit.encoder.model import EncoderModel
+from kgkit.errors import InputError
 
 
 def build_optimisers(
@@ -23,6 +24,9 @@ def build_optimisers(
         model: What learns.
         recipe: Rates and decay.
         takes_turns: Texts learn first, everything else after them; with live triples all along.
+
+    Raises:
+        InputError: if sparse gradients were to be clipped, which torch cannot do.
     """
     sparse = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
     taken = {id(parameter) for parameter in sparse}
@@ -41,6 +45,9 @@ def build_optimisers(
     if groups:
         optimisers.append(torch.optim.AdamW(groups, lr=0.0, fused=True))
     if sparse:
+        if train.max_gradient_norm:
+            problem = "sparse gradients are not clipped; set it to 0, or relation.sampling to 'all' or 'independent'"
+            raise InputError(f"recipe key 'train.max_gradient_norm' is {train.max_gradient_norm}: {problem}")
         group = {"params": sparse, "peak": train.graph_learning_rate, "span": (begins, 1.0)}
         optimisers.append(torch.optim.SparseAdam([group], lr=1.0))
     return optimisers

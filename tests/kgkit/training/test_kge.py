@@ -258,6 +258,12 @@ def test_sparse_and_dense_gradients_touch_the_same_rows_equally() -> None:
     assert len(touched) < N
 
 
+def test_sparse_gradients_that_are_to_be_clipped_are_refused() -> None:
+    model, _, recipe = made("relation.sampling=shared", "train.max_gradient_norm=1")
+    with pytest.raises(InputError, match=r"'train.max_gradient_norm' is 1\.0: sparse gradients are not clipped"):
+        build_optimisers(model, recipe)
+
+
 def test_sparse_updates_leave_the_other_rows_alone() -> None:
     model, method, recipe = made("relation.sampling=shared", "relation.triples=5", "relation.negatives=4")
     before = model.concepts.weight.detach().clone()
