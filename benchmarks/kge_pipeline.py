@@ -58,7 +58,8 @@ def ours(folder: Path, seed: int, scratch: Path) -> Run:
     began = time.process_time()
     recipe = load_recipe(EncoderRecipe, "encoder", "kge", [*SETTINGS, f"seed={seed}"])
     metrics = train_encoder(folder, scratch / f"{folder.name}-{seed}", recipe)
-    return Run(float((metrics or {})["link_prediction"]["mrr"]), time.process_time() - began)
+    assert metrics is not None
+    return Run(float(metrics["link_prediction"]["mrr"]), time.process_time() - began)
 
 
 def pykeens(folder: Path, seed: int) -> Run:

@@ -21,7 +21,7 @@ from kgkit.linking.linker import Linker, load_linker
 from kgkit.linking.sections import split_sections
 from kgkit.linking.sentences import split_sentences
 from kgkit.progress import progress
-from kgkit.recipe import load_recipe, recipe_to_dict
+from kgkit.recipe import Count, Fraction, Positive, load_recipe, recipe_to_dict
 from kgkit.types import (
     Certainty,
     Change,
@@ -39,10 +39,12 @@ __all__ = [
     "Certainty",
     "Change",
     "ConceptEncoder",
+    "Count",
     "DoubleArray",
     "Experiencer",
     "Finding",
     "FloatArray",
+    "Fraction",
     "InputError",
     "IntArray",
     "KgkitError",
@@ -50,6 +52,7 @@ __all__ = [
     "Mention",
     "MentionKind",
     "MentionRelation",
+    "Positive",
     "ReportMentions",
     "SearchHit",
     "Temporality",

@@ -9,11 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kgkit.interface import load_recipe
+from kgkit.interface import Count, Fraction, Positive, load_recipe
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 VectorKind = Literal["concept", "text", "shuffled", "random"]
 
 

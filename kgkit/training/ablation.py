@@ -19,7 +19,7 @@ from kgkit.files import partial_path, read_manifest, write_json_atomically, writ
 from kgkit.progress import progress
 from kgkit.recipe import load_recipe, recipe_to_dict
 from kgkit.training.loop import CHECKPOINT, train_encoder
-from kgkit.training.source import read_source
+from kgkit.training.source import source_digest
 
 SWITCHES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -115,7 +115,7 @@ def ablate(
     """
     if len({variant.name for variant in variants}) < len(variants):
         raise InputError("two variants have one name; give recipes different names")
-    digest = read_source(path).digest
+    digest = source_digest(path)
     with progress("encoders", len(variants) * len(seeds), "encoders") as report:
         for seed in seeds:
             for variant in variants:

@@ -70,6 +70,11 @@ class _Run:
     uncounted: float = 0.0  # seconds of this attempt that went to names which every encoder has to read in the end
 
     @property
+    def is_in_texts(self) -> bool:
+        """Whether facts still wait for their turn."""
+        return self.method.takes_turns and self.at.text_steps is None
+
+    @property
     def cpu_seconds(self) -> float:
         """Processor time spent so far, of all threads and attempts."""
         return self.at.cpu_seconds + time.process_time() - self.began - self.uncounted
@@ -242,7 +247,7 @@ def _end_texts_if_due(run: _Run) -> None:
     The names read here are those that every encoder needs in the end and that are not read again then, so that this
     counts no more against the processor time than the others' reading after the run does.
     """
-    if not run.method.takes_turns or run.at.text_steps is not None:
+    if not run.is_in_texts:
         return
     if _fraction(run) < run.recipe.train.text_share and not _is_out_of_patience(run):
         return
@@ -315,8 +320,7 @@ def _measure(run: _Run) -> dict[str, float]:
 
 def _has_stopped(run: _Run) -> bool:
     """Texts that get no better end themselves alone: facts have their turn."""
-    still_texts = run.method.takes_turns and run.at.text_steps is None
-    return _is_out_of_patience(run) and not still_texts
+    return _is_out_of_patience(run) and not run.is_in_texts
 
 
 def _is_out_of_patience(run: _Run) -> bool:
