@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -22,16 +22,22 @@ from typing import IO, Any
 from kgkit import __version__
 from kgkit.errors import InputError
 
-FORMAT_VERSIONS = {"kg": 2, "export": 1, "encoder": 1, "data": 1, "model": 1}
-"""Of each kind of artifact folder; raised when a folder of before cannot be read any more."""
-_LIBRARIES = ("torch", "torch-geometric", "pykeen", "transformers", "faiss-cpu", "pyoxigraph", "polars", "numpy")
 _KINDS = {
     "kg": "knowledge graph",
     "export": "graph export",
+    "projector": "folder for the embedding projector",
     "encoder": "concept encoder",
     "data": "prepared data",
     "model": "trained model",
+    "onnx": "exported model",
+    "evaluation": "evaluation",
+    "grounding": "pointing game",
+    "cross-validation": "cross-validation",
+    "finetuning": "table of fine-tuning",
 }
+FORMAT_VERSIONS = dict.fromkeys(_KINDS, 1) | {"kg": 2, "data": 2, "model": 2}
+"""Of each kind of artifact folder; raised when a folder of before cannot be read any more."""
+_LIBRARIES = ("torch", "torch-geometric", "pykeen", "transformers", "faiss-cpu", "pyoxigraph", "polars", "numpy")
 
 
 def sha256_file(path: Path) -> str:
@@ -78,21 +84,53 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-_UNFINISHED = ".unfinished"
-"""Stands in a folder of work that is under way, so that nobody else's is taken for it."""
+_PARTIAL, _UNFINISHED = ".partial", ".unfinished"
+"""Stands in a folder of work that is under way and names its process, which alone may read there: nobody else's folder
+is taken for one, and what was not measured yet is not taken for finished."""
 
 
 def partial_path(final: Path) -> Path:
     """Where `final` is prepared before it is published."""
-    return final.with_name(final.name + ".partial")
+    return final.with_name(final.name + _PARTIAL)
 
 
-def partial_folder(final: Path, *, keep: bool = False) -> Path:
-    """The folder in which `final` is prepared; emptied first unless `keep` (a resumed run).
+def require_replaceable(folder: Path, kind: str) -> None:
+    """Nothing that a user may miss is overwritten: what is there is empty, or an older folder of the same kind.
 
     Raises:
-        InputError: if it cannot be made, or there is a folder of that name that no run of ours has left.
+        InputError: saying what is there instead.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"this is a file; expected a folder to write the {_KINDS[kind]} to", folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    found = _kind_of(folder / "manifest.json")
+    if found != kind:
+        what = f"is a {_KINDS[found]}" if found in _KINDS else "holds something else"
+        raise InputError(f"this folder {what}; name another for the {_KINDS[kind]}, or remove it first", folder)
+
+
+def _kind_of(manifest: Path) -> str | None:
+    try:
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def partial_folder(final: Path, kind: str | None, *, keep: bool = False) -> Path:
+    """The folder in which `final` is prepared; emptied first unless `keep` (a resumed run).
+
+    Args:
+        final: What will be published.
+        kind: Of artifact; None for a part of one, whose place nobody else can name.
+        keep: Leave what is there.
+
+    Raises:
+        InputError: if it cannot be made, there is a folder of that name that no run of ours has left, or `final` may
+            not be replaced (`require_replaceable`).
+    """
+    if kind is not None:
+        require_replaceable(final, kind)
     partial = partial_path(final)
     is_ours = (partial / _UNFINISHED).is_file() or not partial.exists() or not any(partial.iterdir())
     if not keep and not is_ours:
@@ -101,7 +139,7 @@ def partial_folder(final: Path, *, keep: bool = False) -> Path:
         shutil.rmtree(partial)
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        (partial / _UNFINISHED).touch()
+        (partial / _UNFINISHED).write_text(str(os.getpid()))
     except OSError as error:
         raise InputError(f"cannot create the output folder ({error.strerror})", partial) from error
     return partial
@@ -122,7 +160,7 @@ def write_manifest(folder: Path, kind: str, content: dict[str, Any]) -> None:
 
     Args:
         folder: The artifact folder.
-        kind: `kg`, `encoder`, `data` or `model`.
+        kind: A key of FORMAT_VERSIONS.
         content: The fields particular to this kind.
     """
     head = {"kind": kind, "format_version": FORMAT_VERSIONS[kind]}
@@ -145,6 +183,8 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not readable as JSON ({error})", path) from error
+    if folder.name.endswith(_PARTIAL) and _writer_of(folder) not in (None, str(os.getpid())):
+        raise InputError(f"an unfinished {wanted}: wait for the run that makes it, or resume it", folder)
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found != kind:
         raise InputError(f"this is a {_KINDS.get(str(found), 'folder of unknown kind')}, expected a {wanted}", folder)
@@ -152,6 +192,38 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         version = manifest.get("format_version")
         raise InputError(f"format version {version!r}, this kgkit reads {FORMAT_VERSIONS[kind]}; make it again", path)
     return dict(manifest)
+
+
+def file_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files of an artifact folder by name, for its manifest.
+
+    Raises:
+        InputError: if one is not there.
+    """
+    try:
+        return {name: sha256_file(folder / name) for name in names}
+    except OSError as error:
+        raise InputError(f"damaged or missing ({error.strerror})", Path(str(error.filename))) from error
+
+
+def require_unchanged(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Hold the files whose digests a manifest records against them.
+
+    Raises:
+        InputError: naming the first that is missing or changed.
+    """
+    recorded = manifest.get("file_digests")
+    if not isinstance(recorded, dict):
+        raise InputError("records no digests of its files", folder / "manifest.json")
+    found = file_digests(folder, recorded)
+    for name, digest in recorded.items():
+        if found[name] != digest:
+            raise InputError("digests disagree: the file has changed since the folder was made", folder / name)
+
+
+def _writer_of(folder: Path) -> str | None:
+    marker = folder / _UNFINISHED
+    return marker.read_text(encoding="utf-8") if marker.is_file() else None
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

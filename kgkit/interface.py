@@ -5,12 +5,16 @@ Importing this module loads neither torch nor faiss; a loaded encoder reads text
 
 from kgkit.arrays import BoolArray, DoubleArray, FloatArray, IntArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
+from kgkit.encoder.integrity import load_verified_encoder
 from kgkit.errors import InputError, KgkitError, UnknownConceptError, choices
 from kgkit.files import (
+    file_digests,
     partial_folder,
     partial_path,
     publish_folder,
     read_manifest,
+    require_replaceable,
+    require_unchanged,
     sha256_file,
     write_json_atomically,
     write_manifest,
@@ -58,16 +62,20 @@ __all__ = [
     "Temporality",
     "UnknownConceptError",
     "choices",
+    "file_digests",
     "load_encoder",
     "load_findings",
     "load_linker",
     "load_recipe",
+    "load_verified_encoder",
     "partial_folder",
     "partial_path",
     "progress",
     "publish_folder",
     "read_manifest",
     "recipe_to_dict",
+    "require_replaceable",
+    "require_unchanged",
     "sha256_file",
     "split_sections",
     "split_sentences",

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kgkit.interface import InputError, read_manifest
+from kgkit.interface import InputError, file_digests, read_manifest, require_unchanged, write_manifest
 from vlp.config import VlpRecipe
 from vlp.denial import Denial
 from vlp.features import patch_features
@@ -29,6 +29,7 @@ from vlp.methods import Network, build_network
 from vlp.model import QueryOutput
 from vlp.towers import ImageTower, PatchGeometry, TowerSpec, build_tower
 
+_WEIGHTS, _QUERIES, _VECTORS = "model.safetensors", "queries.parquet", "query_vectors.safetensors"
 QUERY_COLUMNS = {
     "concept": pl.String,
     "name": pl.String,
@@ -79,24 +80,31 @@ def write_model_tensors(folder: Path, tower: ImageTower, network_state: dict[str
     tensors |= {f"tower.{name}": tensor for name, tensor in tower.backbone.state_dict().items()}
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        folder / "model.safetensors",
+        folder / _WEIGHTS,
     )
 
 
 def write_queries(folder: Path, queries: list[AskedConcept], counts: list[int], vectors: Tensor) -> None:
     """Write `queries.parquet` and `query_vectors.safetensors`."""
     rows = [asdict(query) | {"count": count} for query, count in zip(queries, counts, strict=True)]
-    pl.DataFrame(rows, schema=QUERY_COLUMNS).write_parquet(folder / "queries.parquet")
-    save_file({"queries": vectors.contiguous()}, folder / "query_vectors.safetensors")
+    pl.DataFrame(rows, schema=QUERY_COLUMNS).write_parquet(folder / _QUERIES)
+    save_file({"queries": vectors.contiguous()}, folder / _VECTORS)
+
+
+def complete_model(folder: Path, content: dict[str, Any]) -> None:
+    """Write the manifest, the last file of a MODEL."""
+    names = (_WEIGHTS, _QUERIES, _VECTORS)
+    write_manifest(folder, "model", content | {"file_digests": file_digests(folder, names)})
 
 
 def load_model(folder: Path) -> VlpModel:
     """Open a MODEL folder; nothing but the folder is needed.
 
     Raises:
-        InputError: if it is not a complete model, or its parts disagree.
+        InputError: if it is not a complete model, or its parts disagree or have changed.
     """
     manifest = read_manifest(folder, "model")
+    require_unchanged(folder, manifest)
     try:
         recipe = TypeAdapter(VlpRecipe).validate_python(manifest["recipe"])
         spec = TypeAdapter(TowerSpec).validate_python(manifest["tower"])
@@ -108,20 +116,20 @@ def load_model(folder: Path) -> VlpModel:
         raise InputError(
             f"not the manifest of a model this version reads ({reason})", folder / "manifest.json"
         ) from error
-    tensors = _load_tensors(folder / "model.safetensors")
+    tensors = _load_tensors(folder / _WEIGHTS)
     tower = build_tower(spec)
     try:
         tower.backbone.load_state_dict(_under(tensors, "tower."))
         network.load_state_dict(_under(tensors, "network."))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"weights do not fit the manifest ({reason})", folder / "model.safetensors") from error
-    queries = _read_queries(folder / "queries.parquet")
-    vectors = _load_tensors(folder / "query_vectors.safetensors").get("queries")
+        raise InputError(f"weights do not fit the manifest ({reason})", folder / _WEIGHTS) from error
+    queries = _read_queries(folder / _QUERIES)
+    vectors = _load_tensors(folder / _VECTORS).get("queries")
     if vectors is None or len(vectors) != len(queries):
         raise InputError(
             f"does not hold one vector for each of the {len(queries)} queries",
-            folder / "query_vectors.safetensors",
+            folder / _VECTORS,
         )
     return VlpModel(folder, manifest, recipe, tower, patches, network.eval(), queries, vectors, denial)
 

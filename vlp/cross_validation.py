@@ -27,11 +27,12 @@ from kgkit.interface import (
     DoubleArray,
     InputError,
     choices,
-    load_encoder,
     load_findings,
+    load_verified_encoder,
     publish_folder,
     recipe_to_dict,
     write_json_atomically,
+    write_manifest,
 )
 from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import Questions, choose_questions, film_set
@@ -53,6 +54,7 @@ from vlp.training import fit, learn_denial
 from vlp.types import Query
 
 _POOL = ("train", "val")
+_KIND = "cross-validation"
 _VALIDATION_PART = 0.1
 _DEAL_SEED = 0
 EVERY_FINDING = "all"
@@ -119,6 +121,7 @@ def cross_validate(config: CrossValidateConfig) -> dict[str, Any]:
         per_seed[str(seed)] = _write_seed(task, scores, left_out, folder)
     summary = _summary(config, per_seed)
     write_json_atomically(task.partial / "summary.json", summary)
+    write_manifest(task.partial, _KIND, {"data_digest": task.data.digest})
     publish_folder(task.partial, config.out_dir)
     return summary
 
@@ -139,7 +142,7 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     if config.recipe.tower.trained_blocks:
         raise InputError("cross-validation shares the features of a frozen tower: set tower.trained_blocks=0")
     data = load_data(config.data_dir)
-    encoder = load_encoder(config.encoder_dir)
+    encoder = load_verified_encoder(config.encoder_dir)
     there = set(data.splits["split"].to_list())
     study_ids = [study_id for split in _POOL if split in there for study_id in data.study_ids(split)]
     films = data.films(study_ids, frontal_only=config.recipe.frontal_only)
@@ -151,7 +154,7 @@ def _prepare(config: CrossValidateConfig) -> _Task:
     knowledge = Knowledge(encoder, load_findings(), config.recipe.targets.vectors)
     asked = _asked(data, knowledge)
     _check_left_out(config, asked)
-    partial = open_run(config.out_dir, _run(config, data, encoder.digest), resume=config.resume)
+    partial = open_run(config.out_dir, _KIND, _run(config, data, encoder.digest), resume=config.resume)
     device = make_accelerator(config.recipe.optimizer).device
     tower = load_tower(config.recipe.tower.name, config.recipe.tower.stride).to(device)
     cache = cache_films(tower, data, films, config.recipe.tower, device)

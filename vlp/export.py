@@ -25,6 +25,7 @@ from kgkit.interface import (
     partial_folder,
     publish_folder,
     write_json_atomically,
+    write_manifest,
     write_text_atomically,
 )
 from vlp import runner
@@ -94,7 +95,7 @@ def export(config: ExportConfig) -> ExportSummary:
     """
     model = load_model(config.model_dir)
     resolved = resolve_queries(model, config.queries, config.encoder_dir)
-    partial = partial_folder(config.out_dir)
+    partial = partial_folder(config.out_dir, "onnx")
     _write_graph(model, resolved, partial / runner.MODEL_FILE)
     pack = [asdict(query) for query in resolved.queries]
     size = model.recipe.tower.input_size
@@ -111,7 +112,7 @@ def export(config: ExportConfig) -> ExportSummary:
         raise InputError(f"the exported graph differs from torch by {difference:.1e}, at most {TOLERANCE} is wanted")
     names = ("encoder_digest", "data_digest", "dataset", "data_licence", "licence_level")
     content = {name: model.manifest.get(name) for name in names}
-    write_json_atomically(partial / "export.json", content | {"format": "onnx", "difference_from_torch": difference})
+    write_manifest(partial, "onnx", content | {"difference_from_torch": difference})
     publish_folder(partial, config.out_dir)
     megabytes = (config.out_dir / runner.MODEL_FILE).stat().st_size / 1e6
     return ExportSummary(config.out_dir, len(pack), megabytes, difference)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kgkit.interface import ConceptEncoder, InputError, load_encoder, load_findings
+from kgkit.interface import ConceptEncoder, InputError, load_findings, load_verified_encoder
 from vlp.artifact import VlpModel
 from vlp.denial import ResolvedQueries, resolve_denial
 from vlp.knowledge import AskedConcept, Knowledge
@@ -105,7 +105,7 @@ def open_knowledge(model: VlpModel, encoder_dir: Path | None, wanted: str) -> Kn
             f"no longer at {folder}: give it with --kg-encoder",
             model.folder,
         )
-    encoder = load_encoder(folder)
+    encoder = load_verified_encoder(folder)
     check_encoder(model, encoder)
     return Knowledge(encoder, load_findings(), model.recipe.targets.vectors)
 

@@ -12,20 +12,21 @@ from kgkit.interface import InputError, partial_folder, partial_path, write_json
 RUN_FILE = "run.json"
 
 
-def open_run(out_dir: Path, run: Mapping[str, Any], *, resume: bool) -> Path:
+def open_run(out_dir: Path, kind: str, run: Mapping[str, Any], *, resume: bool) -> Path:
     """The folder in which a run makes `out_dir`: a new one, or that of the stopped run that it goes on with.
 
     Args:
         out_dir: What will be published.
+        kind: Of artifact.
         run: What this run is about; values that JSON knows.
         resume: Whether to go on with a stopped run.
 
     Raises:
-        InputError: as `check_stopped_run`, if it resumes.
+        InputError: if something else is at `out_dir`; and as `check_stopped_run`, if it resumes.
     """
     if resume:
         check_stopped_run(out_dir, run)
-    partial = partial_folder(out_dir, keep=resume)
+    partial = partial_folder(out_dir, kind, keep=resume)
     write_json_atomically(partial / RUN_FILE, run)
     return partial
 

@@ -20,12 +20,12 @@ from kgkit.interface import (
     publish_folder,
     read_manifest,
     recipe_to_dict,
+    require_replaceable,
     write_json_atomically,
-    write_manifest,
     write_text_atomically,
 )
 from vlp.after_training import look_at_inverted, write_for_use
-from vlp.artifact import write_model_tensors, write_queries
+from vlp.artifact import complete_model, write_model_tensors, write_queries
 from vlp.checkpoint import TrainingState
 from vlp.concept_task import ConceptTask, mention_auroc
 from vlp.config import TrainConfig, VlpRecipe
@@ -72,6 +72,7 @@ def train(config: TrainConfig) -> TrainSummary:
         InputError: if DATA or ENCODER is not what it should be, nothing can be learned from it, or a resumed
             run was started with other inputs.
     """
+    require_replaceable(config.out_dir, "model")
     data = load_data(config.data_dir)
     read_manifest(config.encoder_dir, "encoder")
     accelerator = make_accelerator(config.recipe.optimizer)
@@ -190,7 +191,7 @@ def _open_partial(
     if config.resume:
         check_stopped_run(config.out_dir, run)  # in every process
     if accelerator.is_main_process:
-        open_run(config.out_dir, run, resume=config.resume)
+        open_run(config.out_dir, "model", run, resume=config.resume)
     accelerator.wait_for_everyone()
     return partial_path(config.out_dir)
 
@@ -248,5 +249,5 @@ def _write_model(
     write_text_atomically(partial / "README.md", model_card(manifest, summary.metrics))
     for name in (CHECKPOINT, RUN_FILE):
         (partial / name).unlink(missing_ok=True)
-    write_manifest(partial, "model", manifest)
+    complete_model(partial, manifest)
     publish_folder(partial, config.out_dir)

@@ -20,12 +20,11 @@ from kgkit.arrays import FloatArray
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder, vector_blocks
 from kgkit.encoder.integrity import verify_encoder
 from kgkit.errors import InputError, choices
-from kgkit.files import output_file, partial_folder, publish_folder
+from kgkit.files import output_file, partial_folder, publish_folder, require_replaceable, write_manifest
 from kgkit.progress import progress
 from kgkit.views.groups import semantic_group_of
 
 WHAT = ("concepts", "names")
-_PROJECTOR_FILES = frozenset({"vectors.tsv", "metadata.tsv", "projector_config.pbtxt"})
 _PROJECTOR_CONFIG = 'embeddings {\n  tensor_path: "vectors.tsv"\n  metadata_path: "metadata.tsv"\n}\n'
 
 
@@ -159,10 +158,8 @@ def _require_replaceable(options: EmbeddingExport, kind: _Format) -> None:
             if path.exists() and (out.suffix not in kind.suffixes or not out.exists()):
                 expected = " or ".join(f"*{suffix}" for suffix in kind.suffixes)
                 raise InputError(f"this file exists and is no {expected}; name another, or remove it first", path)
-    elif out.exists() and not out.is_dir():
-        raise InputError(f"this is a file; format {options.format} is a folder", out)
-    elif out.exists() and {path.name for path in out.iterdir()} - _PROJECTOR_FILES:
-        raise InputError("this folder holds something else; name another, or remove it first", out)
+    else:
+        require_replaceable(out, "projector")
 
 
 def _select(encoder: ConceptEncoder, options: EmbeddingExport) -> _Selected:
@@ -244,7 +241,7 @@ def _write_word2vec(selected: _Selected, out: Path) -> tuple[Path, ...]:
 
 def _write_projector(selected: _Selected, out: Path) -> tuple[Path, ...]:
     """A folder for projector.tensorflow.org ("Load"), or `tensorboard --logdir`: vectors.tsv, metadata.tsv."""
-    partial = partial_folder(out)
+    partial = partial_folder(out, "projector")
     with (partial / "vectors.tsv").open("wb") as numbers, (partial / "metadata.tsv").open("wb") as labels:
         labels.write(b"concept\tname\tsemantic_group\tsemantic_types\n")
         for rows, vectors in selected.blocks():
@@ -253,8 +250,9 @@ def _write_projector(selected: _Selected, out: Path) -> tuple[Path, ...]:
             types = pl.col("semantic_types").list.join(",")
             _write_columns(labels, _one_line(rows.select("concept", "name", group, types)), "\t")
     (partial / "projector_config.pbtxt").write_text(_PROJECTOR_CONFIG, encoding="utf-8")
+    write_manifest(partial, "projector", {"encoder_digest": selected.encoder.digest, "rows": len(selected.rows)})
     publish_folder(partial, out)
-    return tuple(out / name for name in ("vectors.tsv", "metadata.tsv", "projector_config.pbtxt"))
+    return tuple(out / name for name in ("vectors.tsv", "metadata.tsv", "projector_config.pbtxt", "manifest.json"))
 
 
 FORMATS = MappingProxyType(

@@ -71,8 +71,17 @@ def encoder_digest(parts: Mapping[str, Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
+def load_verified_encoder(folder: Path) -> ConceptEncoder:
+    """As `load_encoder`, after every byte that decides the answers was held against the manifest.
+
+    Raises:
+        InputError: naming the first part that is missing or changed.
+    """
+    return _load_unchanged(folder)[0]
+
+
 def verify_encoder(folder: Path) -> Verified:
-    """Read every byte of an encoder and hold it against its manifest.
+    """Read every byte of an encoder, hold it against its manifest, and look at what it says.
 
     Args:
         folder: The ENCODER folder.
@@ -80,21 +89,27 @@ def verify_encoder(folder: Path) -> Verified:
     Raises:
         InputError: naming the first part that is missing, changed, or does not fit the others.
     """
-    encoder = load_encoder(folder)
-    parts = describe_parts(folder)
-    recorded = encoder.manifest.get("parts", {})
-    for name, part in recorded.items():
-        if name not in parts:
-            raise InputError("missing; the folder is damaged", folder / name)
-        if parts[name]["sha256"] != part["sha256"]:
-            raise InputError("digests disagree: the file has changed since the encoder was written", folder / name)
+    encoder, parts = _load_unchanged(folder)
     if encoder_digest(parts) != encoder.digest:
         changed = ", ".join(name for name in _DIGESTED if name in parts)
         raise InputError(f"digests disagree: one of {changed} has changed since the encoder was written", folder)
     _require_fitting_names(encoder)
     for key in ("concepts", "names"):
         _require_unit_rows(folder, key)
-    return Verified(encoder.digest, len(parts), sum(part["bytes"] for part in parts.values()), bool(recorded))
+    is_recorded = "parts" in encoder.manifest
+    return Verified(encoder.digest, len(parts), sum(part["bytes"] for part in parts.values()), is_recorded)
+
+
+def _load_unchanged(folder: Path) -> tuple[ConceptEncoder, dict[str, dict[str, Any]]]:
+    encoder = load_encoder(folder)
+    recorded = encoder.manifest.get("parts", {})
+    parts = describe_parts(folder)
+    for name, part in recorded.items():
+        if name not in parts:
+            raise InputError("missing; the folder is damaged", folder / name)
+        if parts[name]["sha256"] != part["sha256"]:
+            raise InputError("digests disagree: the file has changed since the encoder was written", folder / name)
+    return encoder, parts
 
 
 def _require_fitting_names(encoder: ConceptEncoder) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from kgkit.encoder.integrity import load_verified_encoder
 from kgkit.errors import InputError, choices
 from kgkit.evaluation.assertion import assertion
 from kgkit.evaluation.entity_linking import entity_linking, lexical_entity_linking, searched_entity_linking
@@ -21,7 +22,6 @@ from kgkit.evaluation.retrieval import (
     synonym_retrieval,
 )
 from kgkit.evaluation.search_quality import search_quality
-from kgkit.files import read_manifest
 from kgkit.ranking import NUM_RESAMPLES
 from kgkit.search.concept_search import DENSE, HYBRID
 from kgkit.search.concept_search import LEXICAL as LETTERS
@@ -166,10 +166,10 @@ def evaluate(
     _check(task, chosen, Sources(data, file), against)
     sources = Sources(data, file)
     if task != "assertion":
-        read_manifest(folder, "encoder")
+        load_verified_encoder(folder)
     answers = _own_rows(chosen, folder, sources)
     for name, other in against:
-        read_manifest(other, "encoder")
+        load_verified_encoder(other)
         answers[name] = chosen.ask(other, sources)
         refuse_unpaired(answers[ENCODER], answers[name], f"{name}={other}")
     result = {"task": task, "encoder": str(folder), "seed": seed, "resamples": NUM_RESAMPLES}

@@ -17,7 +17,7 @@ from typing import IO, cast
 import zstandard
 
 from kgkit.errors import InputError, choices
-from kgkit.files import output_file, partial_folder, publish_folder, read_manifest, write_manifest
+from kgkit.files import output_file, partial_folder, publish_folder, read_manifest, require_replaceable, write_manifest
 from kgkit.graph import export_rdf, export_tables
 from kgkit.graph.exportable import Exportable, WriterOptions
 from kgkit.graph.filter import filtered
@@ -109,7 +109,7 @@ def export(kg: Path, options: ExportOptions) -> ExportSummary:
         if isinstance(kind, _File):
             with output_file(options.out) as stream, _compressed(stream, options.out) as text:
                 return ExportSummary(kind.write(source, options.writer, text), kind.note)
-        partial = partial_folder(options.out)
+        partial = partial_folder(options.out, "export")
         counts = kind.write(source, options.writer, partial)
         described = {"format": options.format, "graph_digest": graph.digest, "max_licence_level": level}
         write_manifest(partial, "export", described | {"counts": counts, "options": vars(options.writer)})
@@ -149,11 +149,9 @@ def _require_replaceable(options: ExportOptions, kind: _File | _Folder) -> None:
         plain = out.with_suffix("") if out.suffix in _COMPRESSED else out
         if out.exists() and plain.suffix != kind.suffix:
             raise InputError(f"this file exists and is no *{kind.suffix}; name another, or remove it first", out)
-    elif out.exists() and not out.is_dir():
-        raise InputError(f"this is a file; format {options.format} is a folder", out)
-    elif out.exists() and any(out.iterdir()):
-        if not (out / "manifest.json").is_file():
-            raise InputError("this folder holds something else; name another, or remove it first", out)
+        return
+    require_replaceable(out, "export")
+    if out.exists() and any(out.iterdir()):
         found = read_manifest(out, "export").get("format")
         if found != options.format:
             raise InputError(f"this folder is an export of format {found}; name another, or remove it first", out)

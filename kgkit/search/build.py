@@ -69,7 +69,7 @@ def build_index(
     sources = np.unique(np.concatenate([np.arange(len(encoder.concepts)), entries["source"].to_numpy()]))
     kind = choose_kind(kind, len(sources), encoder.dim)
     target = out or folder / INDEX
-    partial = partial_folder(target)
+    partial = partial_folder(target, None)
     arrays, words = build_postings(entries, _contexts(encoder, names), encoder.table["parents"], encoder.concepts)
     arrays |= _owners(entries, len(encoder.concepts), len(tensors["names"]))
     table = VectorTable(tensors["concepts"], tensors["names"], arrays)

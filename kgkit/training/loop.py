@@ -23,7 +23,7 @@ from kgkit.encoder.config import EncoderRecipe, TrainingConfig
 from kgkit.encoder.model import EncoderModel
 from kgkit.encoder.precision import autocast_for, choose_precision
 from kgkit.errors import InputError, KgkitError
-from kgkit.files import partial_folder, partial_path, publish_folder, read_manifest, write_json_atomically
+from kgkit.files import partial_folder, partial_path, publish_folder, require_replaceable, write_json_atomically
 from kgkit.progress import progress
 from kgkit.recipe import recipe_to_dict
 from kgkit.training.checkpoint import load_checkpoint, read_about, save_checkpoint
@@ -135,8 +135,7 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
 
 
 def _open_partial(out: Path, about: dict[str, Any], accelerator: Accelerator, *, resume: bool) -> Path:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        read_manifest(out, "encoder")  # only an older encoder may be replaced
+    require_replaceable(out, "encoder")
     checkpoint = partial_path(out) / CHECKPOINT
     if resume:
         if not checkpoint.exists():
@@ -146,7 +145,7 @@ def _open_partial(out: Path, about: dict[str, Any], accelerator: Accelerator, *,
             if found[key] != about[key]:
                 raise InputError(f"this checkpoint was made with {what}; run again without --resume", checkpoint)
     if accelerator.is_main_process:
-        partial_folder(out, keep=resume)
+        partial_folder(out, "encoder", keep=resume)
     accelerator.wait_for_everyone()
     return checkpoint.parent
 

@@ -38,7 +38,7 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     )
     if folder.exists():
         return labels
-    partial = partial_folder(folder)
+    partial = partial_folder(folder, None)
     by_class = preferred_names(graph.in_rows(graph.tables.names)) if graph.merged else graph.in_rows(preferred)
     _concepts(graph, by_class).write_parquet(partial / "concepts.parquet")
     _names(graph, by_class).write_parquet(partial / "names.parquet")

@@ -321,10 +321,14 @@ def test_the_command_line_says_what_it_wrote(
         ("tsv", "folder", r"out: this is a folder; format tsv is a file"),
         ("tsv", "notes.md", r"notes\.md: this file exists and is no \*\.tsv; name another, or remove it first"),
         ("tsv", "notes.md.gz", r"notes\.md\.gz: this file exists and is no \*\.tsv"),
-        ("neo4j", "notes.md", r"notes\.md: this is a file; format neo4j is a folder"),
-        ("neo4j", "folder", r"out: this folder holds something else; name another, or remove it first"),
+        ("neo4j", "notes.md", r"notes\.md: this is a file; expected a folder to write the graph export to"),
+        (
+            "neo4j",
+            "folder",
+            r"out: this folder holds something else; name another for the graph export, or remove it first",
+        ),
         ("neo4j", "pykeen", r"out: this folder is an export of format pykeen; name another"),
-        ("neo4j", "kg", r"out: this is a knowledge graph, expected a graph export"),
+        ("neo4j", "kg", r"out: this folder is a knowledge graph; name another for the graph export"),
         ("tvs", "nothing", r"unknown format 'tvs'; did you mean 'tsv'\?"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 
 from kgkit.errors import InputError, choices
 from kgkit.files import (
+    FORMAT_VERSIONS,
     partial_folder,
     provenance,
     publish_folder,
     read_manifest,
+    require_replaceable,
     sha256_file,
     write_json_atomically,
     write_manifest,
@@ -87,7 +91,7 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
 def test_an_unfinished_folder_does_not_load_and_does_not_disturb_the_old_one(tmp_path: Path) -> None:
     final = tmp_path / "out"
     for text in ("old", "new"):
-        partial = partial_folder(final)
+        partial = partial_folder(final, "data")
         (partial / "content").write_text(text)
         with pytest.raises(InputError):
             read_manifest(partial, "data")
@@ -100,10 +104,22 @@ def test_an_unfinished_folder_does_not_load_and_does_not_disturb_the_old_one(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_under_way_is_read_by_the_process_that_writes_it_alone(tmp_path: Path) -> None:
+    partial = partial_folder(tmp_path / "out", "encoder")
+    write_manifest(partial, "encoder", {})
+    assert read_manifest(partial, "encoder")["kind"] == "encoder"
+    read = "from pathlib import Path; from kgkit.files import read_manifest; "
+    read += f"read_manifest(Path({str(partial)!r}), 'encoder')"
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=False)
+    assert "out.partial: an unfinished concept encoder: wait for the run that makes it, or resume it" in done.stderr
+    publish_folder(partial, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_a_resumed_run_keeps_its_partial_folder(tmp_path: Path) -> None:
-    (partial_folder(tmp_path / "out") / "step").touch()
-    assert (partial_folder(tmp_path / "out", keep=True) / "step").exists()
-    assert not (partial_folder(tmp_path / "out") / "step").exists()
+    (partial_folder(tmp_path / "out", "data") / "step").touch()
+    assert (partial_folder(tmp_path / "out", "data", keep=True) / "step").exists()
+    assert not (partial_folder(tmp_path / "out", "data") / "step").exists()
 
 
 def test_folders_that_no_run_has_left_are_not_touched(tmp_path: Path) -> None:
@@ -111,19 +127,40 @@ def test_folders_that_no_run_has_left_are_not_touched(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.txt").write_text("all of it")
     with pytest.raises(InputError, match=r"out\.partial: work would be done here, but no unfinished run left this"):
-        partial_folder(tmp_path / "out")
+        partial_folder(tmp_path / "out", "data")
     (tmp_path / "out.partial").rename(tmp_path / "mine")
     for _ in range(2):
-        publish_folder(partial_folder(tmp_path / "out"), tmp_path / "out")
+        publish_folder(partial_folder(tmp_path / "out", "data"), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
     assert {path.parent.name for path in tmp_path.rglob("thesis.txt")} == {"mine", "out.previous"}
     assert {path.name for path in tmp_path.iterdir()} == {"out", "out.previous", "mine"}
 
 
+def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
+    for kind in FORMAT_VERSIONS:
+        (tmp_path / kind).mkdir()
+        write_manifest(tmp_path / kind, kind, {})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "manifest.json").write_text('["a web page has one of these, too"]')
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for kind in FORMAT_VERSIONS:
+        for name in ("nowhere", "empty", kind):
+            require_replaceable(tmp_path / name, kind)
+        for other in FORMAT_VERSIONS.keys() - {kind}:
+            with pytest.raises(InputError, match=rf"{other}: this folder is a .*; name another for the "):
+                partial_folder(tmp_path / other, kind, keep=True)
+        with pytest.raises(InputError, match=r"mine: this folder holds something else; name another for the "):
+            partial_folder(tmp_path / "mine", kind)
+        with pytest.raises(InputError, match=r"file: this is a file; expected a folder to write the "):
+            partial_folder(tmp_path / "file", kind)
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"file/out\.partial: cannot create the output folder"):
-        partial_folder(tmp_path / "file" / "out")
+        partial_folder(tmp_path / "file" / "out", "data")
 
 
 def test_an_error_names_file_and_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,8 +50,38 @@ def test_export_says_how_near_it_is_to_torch(command: Run, tiny_model_dir: Path,
     code, out, _ = command("vlp", "export", tiny_model_dir, "--out", tmp_path / "ONNX", "--query", "cardiomegaly")
     assert code == 0
     assert "1 queries" in out
-    kept = json.loads((tmp_path / "ONNX" / "export.json").read_text())
+    kept = json.loads((tmp_path / "ONNX" / "manifest.json").read_text())
     assert kept["difference_from_torch"] < 1e-4
+
+
+def test_no_command_writes_over_what_it_reads_or_what_is_not_its_own(
+    command: Run,
+    tiny_openi_dir: Path,
+    tiny_encoder_dir: Path,
+    tiny_data_dir: Path,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+) -> None:
+    source, data, model = (tmp_path / name for name in ("SOURCE", "DATA", "MODEL"))
+    for original, copy in ((tiny_openi_dir, source), (tiny_data_dir, data), (tiny_model_dir, model)):
+        shutil.copytree(original, copy)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    encoder = ("--kg-encoder", tiny_encoder_dir)
+    for line in (
+        ("prepare", "openi", source, "--out", source, *encoder),
+        ("train", data, "--out", data, *encoder),
+        ("train", data, "--out", tmp_path, *encoder),
+        ("cross-validate", data, "--out", data, *encoder),
+        ("shard", data, "--out", data),
+        ("evaluate", model, data, "--split", "train", "--out", model),
+        ("evaluate", model, data, "--split", "train", "--out", data),
+        ("export", model, "--out", model),
+        ("finetune", model, data, "--out", tmp_path),
+    ):
+        code, _, problem = command("vlp", *line)
+        assert (code, problem.count("\n")) == (1, 1), line
+        assert "; name another" in problem or "would replace the folder" in problem, line
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_predict_without_a_check_to_make_is_one_line(command: Run, tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
-from tiny_vlp import CARDIOMEGALY, EFFUSION, write_openi
+from tiny_vlp import CARDIOMEGALY, EFFUSION, put_table, write_openi
 
 from kgkit.interface import InputError, write_json_atomically
 from vlp.artifact import load_model
 from vlp.data.prepare import PrepareConfig, prepare
-from vlp.data.prepared import STORED_COLUMNS, load_data
+from vlp.data.prepared import load_data
 from vlp.evaluation.asked import ask
 from vlp.evaluation.evaluate import EvaluateConfig, evaluate
 from vlp.evaluation.measure import MeasureSettings, measure
@@ -77,7 +77,7 @@ def test_unknown_labels_are_left_out_not_called_negative() -> None:
 def read_from_files(data: Path) -> None:
     """Forget the copies of the films that DATA keeps."""
     images = pl.read_parquet(data / "images.parquet")
-    images.drop(name for name in STORED_COLUMNS if name in images.columns).write_parquet(data / "images.parquet")
+    put_table(images.with_columns(stored=pl.lit(None, dtype=pl.String)), data / "images.parquet")
 
 
 def test_an_evaluation_repeats_itself_and_counts_lost_films(
@@ -164,9 +164,10 @@ def relabelled(data_dir: Path, out: Path, split: str) -> Path:
     studies, splits = pl.read_parquet(out / "studies.parquet"), pl.read_csv(out / "splits.csv", infer_schema=False)
     turned = studies["study_id"].is_in(splits.filter(pl.col("split") == split)["study_id"].implode())
     labels = [name for name in studies.columns if name.startswith("label:")]
-    studies.with_columns(
+    columns = (
         pl.when(turned).then(1 - pl.col(name)).otherwise(pl.col(name)).cast(pl.Int8).alias(name) for name in labels
-    ).write_parquet(out / "studies.parquet")
+    )
+    put_table(studies.with_columns(columns), out / "studies.parquet")
     return out
 
 
@@ -290,7 +291,7 @@ def test_a_group_is_measured_on_its_own_studies(tiny_model_dir: Path, tiny_data_
     studies = pl.read_parquet(data / "studies.parquet")
     number = studies["study_id"].cast(pl.Int64)
     sexes = pl.Series("sex", ["F" if value % 4 < 2 else "" for value in number])
-    studies.with_columns(sexes, (number % 90).cast(pl.Float64).alias("age")).write_parquet(data / "studies.parquet")
+    put_table(studies.with_columns(sexes, (number % 90).cast(pl.Float64).alias("age")), data / "studies.parquet")
     config = EvaluateConfig(tiny_model_dir, data, "train", tmp_path / "OUT", min_positives=3)
     groups = evaluate(config)["subgroups"]
     table = pl.read_csv(tmp_path / "OUT" / "predictions.csv")
@@ -352,7 +353,7 @@ def test_uncertain_labels_are_unknown(tiny_data_dir: Path, tmp_path: Path) -> No
     data = Path(shutil.copytree(tiny_data_dir, tmp_path / "DATA"))
     studies = pl.read_parquet(data / "studies.parquet")
     values = pl.Series("label:Effusion", [-1, None, 1, 0] + [0] * (len(studies) - 4), dtype=pl.Int8)
-    studies.with_columns(values).write_parquet(data / "studies.parquet")
+    put_table(studies.with_columns(values), data / "studies.parquet")
     matrix = label_matrix(load_data(data), studies["study_id"].to_list()[:4], ["Effusion", None])
     assert np.array_equal(matrix[:, 0], [np.nan, np.nan, 1, 0], equal_nan=True)
     assert np.isnan(matrix[:, 1]).all()
@@ -376,7 +377,7 @@ def test_the_normal_film_is_apart_whatever_the_data_call_it(
     manifest = json.loads((tmp_path / "DATA" / "manifest.json").read_text()) | {"label_set": "nih"}
     write_json_atomically(tmp_path / "DATA" / "manifest.json", manifest)
     studies = pl.read_parquet(tmp_path / "DATA" / "studies.parquet")
-    studies.rename({"label:normal": "label:No Finding"}).write_parquet(tmp_path / "DATA" / "studies.parquet")
+    put_table(studies.rename({"label:normal": "label:No Finding"}), tmp_path / "DATA" / "studies.parquet")
     metrics = evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "test", tmp_path / "OUT"))
     assert "No Finding" not in metrics["per_finding"]
     assert metrics["normal"]["label"] == "No Finding"

@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from tiny_vlp import put_table
 
 from kgkit.interface import InputError
 from vlp.artifact import load_model
@@ -56,7 +57,7 @@ def with_labels(data_dir: Path, copy: Path, split: str, change: Callable[[np.nda
         values = data.studies[name].to_numpy().copy()
         values[rows] = change(values[rows])
         data = replace(data, studies=data.studies.with_columns(pl.Series(name, values, dtype=pl.Int8)))
-    data.studies.write_parquet(copy / "studies.parquet")
+    put_table(data.studies, copy / "studies.parquet")
     return copy
 
 
@@ -241,7 +242,7 @@ def test_a_film_that_cannot_be_read_is_listed_and_the_rest_go_on(run: FinetuneCo
     lost = images["path"][0]
     gone = pl.when(pl.col("path") == lost).then(pl.lit("gone.png")).otherwise(pl.col("path"))
     nowhere = pl.when(pl.col("path") == lost).then(None).otherwise(pl.col("stored"))
-    images.with_columns(gone.alias("path"), nowhere.alias("stored")).write_parquet(data / "images.parquet")
+    put_table(images.with_columns(gone.alias("path"), nowhere.alias("stored")), data / "images.parquet")
     metrics = finetune(replace(run, data_dir=data, fractions=(1.0,), seeds=1))
     assert [row["film"] for part in metrics["unreadable_films"].values() for row in part] == ["gone.png"]
     assert metrics["fractions"]["1"]["macro_auroc"]["mean"] is not None
@@ -405,7 +406,7 @@ def test_a_patient_in_both_lists_is_refused(run: FinetuneConfig, tmp_path: Path)
     splits = pl.read_csv(data / "splits.csv", infer_schema=False)
     last = splits["patient_id"][0]
     one = pl.when(pl.col("split") == "test").then(pl.lit(last)).otherwise("patient_id").alias("patient_id")
-    splits.with_columns(one).write_csv(data / "splits.csv")
+    put_table(splits.with_columns(one), data / "splits.csv")
     lists = write_lists(tmp_path, film_names(run.data_dir, "train"), film_names(run.data_dir, "test"))
     with pytest.raises(InputError, match=rf"patient '{last}' of film .* stands in both lists"):
         finetune(replace(run, data_dir=data, train_list=lists[0], test_list=lists[1]))

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from tiny_vlp import FILM_SIDE
+from tiny_vlp import FILM_SIDE, put_table
 
 from kgkit.interface import InputError
 from vlp.data.prepared import BOX_COLUMNS
@@ -131,7 +131,7 @@ def test_the_boxes_of_data_are_played_too(tiny_model_dir: Path, tiny_data_dir: P
     of = {part: parts.filter(pl.col("split") == part)["study_id"][0] for part in ("train", "val")}
     two = images.filter(pl.col("study_id").is_in(list(of.values())))
     rows = [(row["study_id"], row["path"], "Infiltrate", 0.0, 0.0, 64.0, 32.0) for row in two.iter_rows(named=True)]
-    pl.DataFrame(rows, schema=BOX_COLUMNS, orient="row").write_parquet(data / "boxes.parquet")
+    put_table(pl.DataFrame(rows, schema=BOX_COLUMNS, orient="row"), data / "boxes.parquet")
     found = point(PointingConfig(tiny_model_dir, None, data, tmp_path / "OUT"))
     assert (found["n"], found["chance"]["value"]) == (2, 0.5)
     assert found["per_finding"]["Infiltrate"]["concept"] == "finding:infiltration"

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from PIL import Image
 from tiny_layouts import film, read_table, save, write_csv, write_mimic, write_nih, write_table
+from tiny_vlp import put_table
 
 from kgkit.interface import InputError
 from vlp.data.film_reader import FilmLoader, FilmReader, LoaderConfig
@@ -164,7 +165,7 @@ def test_leaks_are_found_and_named(tmp_path: Path) -> None:
         "key": "findings same words", "splits": ["test", "train"], "what": ["s2", "s6"],
     }  # fmt: skip
     splits = pl.read_csv(tmp_path / "DATA" / "splits.csv").with_columns(patient_id=pl.lit("one"))
-    splits.write_csv(tmp_path / "DATA" / "splits.csv")
+    put_table(splits, tmp_path / "DATA" / "splits.csv")
     leak = data_info(tmp_path / "DATA")["leakage"]["patients"]
     assert leak == {"count": 1, "cases": [{"key": "one", "splits": ["test", "train", "val"],
                                            "what": ["s0", "s1", "s2", "s3", "s4"]}]}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def test_an_encoder_with_other_vectors_is_refused(tiny_model_dir: Path, other_en
         resolve_queries(model, ["fluid around the lung"])
     with pytest.raises(InputError, match="empty query"):
         resolve_queries(model, [" "])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "query_vectors.safetensors", "queries.parquet"])
+def test_a_model_that_is_not_what_was_trained_is_refused(tiny_model_dir: Path, tmp_path: Path, name: str) -> None:
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "MODEL"))
+    content = bytearray((model / name).read_bytes())
+    content[len(content) // 2] ^= 1  # in the weights: they still load, and answer otherwise
+    (model / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: digests disagree: the file has changed since the folder was made"):
+        load_model(model)
 
 
 def test_predictions_are_the_same_alone_and_among_others(

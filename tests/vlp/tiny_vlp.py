@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS
-from kgkit.interface import load_findings, write_json_atomically, write_manifest
+from kgkit.interface import file_digests, load_findings, write_json_atomically, write_manifest
 
 DIM = 24
 CARDIOMEGALY, EFFUSION, MASS = "umls:C0018800", "umls:C0032227", "umls:C9999002"
@@ -125,3 +126,14 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def put_table(table: pl.DataFrame, path: Path) -> None:
+    """Another table in the place of one of a DATA folder, as if the folder had been made with it."""
+    if path.suffix == ".csv":
+        table.write_csv(path)
+    else:
+        table.write_parquet(path)
+    manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+    manifest["file_digests"] |= file_digests(path.parent, [path.name])
+    write_json_atomically(path.parent / "manifest.json", manifest)

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from kgkit.interface import InputError, load_encoder, load_findings
+from kgkit.interface import InputError, load_findings, load_verified_encoder
 from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.film_cache import FilmCache
 from vlp.data.prepared import PreparedData
@@ -130,7 +130,7 @@ def choose_questions(data: PreparedData, config: TrainConfig, knowledge: Knowled
     """
     recipe = config.recipe
     if knowledge is None:
-        knowledge = Knowledge(load_encoder(config.encoder_dir), load_findings(), recipe.targets.vectors)
+        knowledge = Knowledge(load_verified_encoder(config.encoder_dir), load_findings(), recipe.targets.vectors)
     encoder = knowledge.encoder
     studies = {split: studies_with_films(data, split, recipe.frontal_only) for split in ("train", "val")}
     if not studies["train"]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from kgkit.interface import InputError, progress
-from vlp.data.prepared import IMAGE_COLUMNS, LATER_IMAGE_COLUMNS, STORED_COLUMNS
+from vlp.data.prepared import IMAGE_COLUMNS, LOOK_COLUMNS, STORED_COLUMNS
 from vlp.data.source import Skipped
 from vlp.images import decode_image, difference_hash, is_blank, reduce_film, to_bytes
 from vlp.types import ImageRef, View
@@ -195,5 +195,5 @@ def _table(
             | stored
         )
         offset += entry.stored_bytes
-    schema: dict[str, Any] = IMAGE_COLUMNS | LATER_IMAGE_COLUMNS | STORED_COLUMNS
+    schema: dict[str, Any] = IMAGE_COLUMNS | LOOK_COLUMNS | STORED_COLUMNS
     return pl.DataFrame(rows, schema=schema, orient="row"), unreadable

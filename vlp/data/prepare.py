@@ -16,10 +16,12 @@ from kgkit.interface import (
     InputError,
     ReportMentions,
     choices,
-    load_encoder,
+    file_digests,
     load_linker,
+    load_verified_encoder,
     progress,
     publish_folder,
+    require_replaceable,
     write_manifest,
     write_text_atomically,
 )
@@ -29,9 +31,10 @@ from vlp.data.labels import findings_of_labels
 from vlp.data.mention_input import by_study, read_mention_file
 from vlp.data.prepared import (
     LABEL_PREFIX,
-    LATER_STUDY_COLUMNS,
     MENTION_COLUMNS,
+    PATIENT_COLUMNS,
     STUDY_COLUMNS,
+    TABLES,
     label_columns,
     supervision_digest,
     table_digest,
@@ -114,7 +117,8 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
     """
     if config.dataset not in READERS:
         raise InputError(f"no data set {config.dataset!r}; {choices(config.dataset, READERS)}")
-    encoder = None if config.encoder_dir is None else load_encoder(config.encoder_dir)
+    require_replaceable(config.out_dir, "data")
+    encoder = None if config.encoder_dir is None else load_verified_encoder(config.encoder_dir)
     given = None if config.mentions_file is None else read_mention_file(config.mentions_file)
     source = READERS[config.dataset](config.source, config.read)
     splits, unlisted = split_patients(source.studies, config.splits, config.source)
@@ -142,7 +146,7 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
     write_text_atomically(partial / "splits.csv", splits.write_csv())
     end_reading(partial, config.decode)
     (partial / RUN_FILE).unlink()
-    write_manifest(partial, "data", content)
+    write_manifest(partial, "data", content | {"file_digests": file_digests(partial, TABLES)})
     publish_folder(partial, config.out_dir)
     return _summary(config.out_dir, content)
 
@@ -170,7 +174,7 @@ def _open_partial(config: PrepareConfig, source: SourceData, studies: Sequence[S
         "side": config.decode.side,
         "films": _films_digest(image for study in studies for image in study.images),
     }
-    return open_run(config.out_dir, run, resume=config.decode.resume)
+    return open_run(config.out_dir, "data", run, resume=config.decode.resume)
 
 
 def _films_digest(images: Any) -> str:
@@ -248,7 +252,7 @@ def _study_table(studies: Sequence[Study]) -> pl.DataFrame:
         )
         for s in studies
     ]
-    schema: dict[str, Any] = {**STUDY_COLUMNS, **LATER_STUDY_COLUMNS}
+    schema: dict[str, Any] = {**STUDY_COLUMNS, **PATIENT_COLUMNS}
     table = pl.DataFrame(rows, schema=schema, orient="row")
     return table.with_columns(label_columns([study.labels for study in studies]).values())
 

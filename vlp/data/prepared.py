@@ -21,8 +21,9 @@ from typing import Any
 
 import polars as pl
 
-from kgkit.interface import InputError, choices, read_manifest
+from kgkit.interface import InputError, choices, read_manifest, require_unchanged
 
+TABLES = ("studies.parquet", "images.parquet", "mentions.parquet", "boxes.parquet", "splits.csv")
 LABEL_PREFIX = "label:"
 UNCERTAIN_PREFIX = "uncertain:"
 STUDY_COLUMNS = {
@@ -40,8 +41,8 @@ IMAGE_COLUMNS = {
     "height": pl.Int32,
     "sha256": pl.String,
 }
-LATER_STUDY_COLUMNS = {"sex": pl.String, "age": pl.Float64}
-LATER_IMAGE_COLUMNS = {"projection": pl.String, "look": pl.String}
+PATIENT_COLUMNS = {"sex": pl.String, "age": pl.Float64}
+LOOK_COLUMNS = {"projection": pl.String, "look": pl.String}
 STORED_COLUMNS = {
     "stored": pl.String,
     "offset": pl.Int64,
@@ -83,9 +84,9 @@ class PreparedData:
     Attributes:
         folder: Where it is.
         manifest: Its manifest.
-        studies: STUDY_COLUMNS, LATER_STUDY_COLUMNS, one `label:<name>` (Int8, null where unknown or uncertain) per
+        studies: STUDY_COLUMNS, PATIENT_COLUMNS, one `label:<name>` (Int8, null where unknown or uncertain) per
             label, and `uncertain:<name>` (Boolean) for labels that are somewhere called uncertain.
-        images: IMAGE_COLUMNS, LATER_IMAGE_COLUMNS, STORED_COLUMNS.
+        images: IMAGE_COLUMNS, LOOK_COLUMNS, STORED_COLUMNS.
         mentions: MENTION_COLUMNS.
         splits: SPLIT_COLUMNS.
         boxes: BOX_COLUMNS, in pixels of the film.
@@ -130,17 +131,18 @@ def load_data(folder: Path) -> PreparedData:
     """Open a DATA folder.
 
     Raises:
-        InputError: if it is missing, unfinished, of another kind or damaged.
+        InputError: if it is missing, unfinished, of another kind, damaged or changed.
     """
     manifest = read_manifest(folder, "data")
+    require_unchanged(folder, manifest)
     return PreparedData(
         folder,
         manifest,
-        studies=_read(folder / "studies.parquet", STUDY_COLUMNS, LATER_STUDY_COLUMNS),
-        images=_read(folder / "images.parquet", IMAGE_COLUMNS, LATER_IMAGE_COLUMNS | STORED_COLUMNS),
+        studies=_read(folder / "studies.parquet", STUDY_COLUMNS | PATIENT_COLUMNS),
+        images=_read(folder / "images.parquet", IMAGE_COLUMNS | LOOK_COLUMNS | STORED_COLUMNS),
         mentions=_read(folder / "mentions.parquet", MENTION_COLUMNS),
         splits=_read(folder / "splits.csv", SPLIT_COLUMNS),
-        boxes=_read_boxes(folder / "boxes.parquet"),
+        boxes=_read(folder / "boxes.parquet", BOX_COLUMNS),
     )
 
 
@@ -179,12 +181,8 @@ def table_digest(*tables: pl.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _read_boxes(path: Path) -> pl.DataFrame:
-    return _read(path, BOX_COLUMNS) if path.is_file() else pl.DataFrame(schema=BOX_COLUMNS)
-
-
-def _read(path: Path, columns: dict[str, Any], later: dict[str, Any] | None = None) -> pl.DataFrame:
-    """A table with its columns checked; those that folders of before do not have are null."""
+def _read(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """A table with its columns checked."""
     try:
         table = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -192,5 +190,4 @@ def _read(path: Path, columns: dict[str, Any], later: dict[str, Any] | None = No
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise InputError(f"no column {missing[0]!r}; found {', '.join(table.columns)}", path)
-    absent = {name: kind for name, kind in (later or {}).items() if name not in table.columns}
-    return table.with_columns(pl.lit(None, dtype=kind).alias(name) for name, kind in absent.items())
+    return table

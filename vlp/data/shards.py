@@ -18,12 +18,21 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from kgkit.interface import InputError, partial_folder, progress, publish_folder, write_manifest, write_text_atomically
+from kgkit.interface import (
+    InputError,
+    file_digests,
+    partial_folder,
+    progress,
+    publish_folder,
+    write_manifest,
+    write_text_atomically,
+)
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import (
     LABEL_PREFIX,
     MENTION_COLUMNS,
     STORED_COLUMNS,
+    TABLES,
     PreparedData,
     load_data,
     supervision_digest,
@@ -82,7 +91,7 @@ def shard(config: ShardConfig) -> ShardSummary:
     if config.out_dir.resolve() == config.data_dir.resolve():
         raise InputError("the shards would replace the folder they are made from", config.out_dir)
     parts = {config.split: data.study_ids(config.split)} if config.split else _all_parts(data)
-    partial = partial_folder(config.out_dir)
+    partial = partial_folder(config.out_dir, "data")
     (partial / "shards").mkdir()
     reader, samples = FilmReader(data), _Samples(data)
     kept: list[pl.DataFrame] = []
@@ -185,4 +194,4 @@ def _write_tables(
         "made_from": data.digest,
         "data_digest": supervision_digest(data.studies.filter(here), images, data.mentions.filter(here), splits),
     }
-    write_manifest(folder, "data", content)
+    write_manifest(folder, "data", content | {"file_digests": file_digests(folder, TABLES)})

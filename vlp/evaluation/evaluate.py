@@ -13,7 +13,9 @@ from kgkit.interface import (
     InputError,
     partial_folder,
     publish_folder,
+    require_replaceable,
     write_json_atomically,
+    write_manifest,
     write_text_atomically,
 )
 from vlp.artifact import VlpModel, load_model
@@ -115,10 +117,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.min_positives < 1 or config.resamples < 2:
         raise InputError(f"{config.min_positives=} and {config.resamples=}: expected 1 or more and 2 or more")
+    require_replaceable(config.out_dir, "evaluation")
     model, data = load_model(config.model_dir), load_data(config.data_dir)
     evaluated = answer_split(model, data, config)
     metrics = _all_metrics(model, data, evaluated, config)
-    partial = partial_folder(config.out_dir)
+    partial = partial_folder(config.out_dir, "evaluation")
     write_scores(
         partial / "predictions.csv", evaluated.asked.names, evaluated.labels, evaluated.predicted, evaluated.read_by
     )
@@ -135,6 +138,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     )
     write_text_atomically(partial / "report.html", evaluation_page(metrics, content))
     write_json_atomically(partial / "metrics.json", metrics)
+    write_manifest(partial, "evaluation", {"data_digest": data.digest})
     publish_folder(partial, config.out_dir)
     return metrics
 

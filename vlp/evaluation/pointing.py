@@ -23,6 +23,7 @@ from kgkit.interface import (
     progress,
     publish_folder,
     write_json_atomically,
+    write_manifest,
     write_text_atomically,
 )
 from vlp.artifact import VlpModel, load_model
@@ -100,7 +101,7 @@ def point(config: PointingConfig) -> dict[str, Any]:
     identifiers = [identifier_of_label(model, finding) for finding in findings]
     resolved = resolve_queries(model, identifiers, config.encoder_dir)
     source = config.boxes or config.images
-    partial = partial_folder(config.out_dir)
+    partial = partial_folder(config.out_dir, "grounding")
     rows: list[dict[str, Any]] = []
     failed: list[tuple[str, str]] = []
     with progress("point", len(boxed), "boxed findings") as bar:
@@ -120,6 +121,7 @@ def point(config: PointingConfig) -> dict[str, Any]:
     summary |= {"failed": [{"film": film, "reason": reason} for film, reason in failed], "boxes": str(source)}
     write_text_atomically(partial / "boxes.csv", pl.DataFrame(rows).write_csv())
     write_json_atomically(partial / "pointing.json", summary)
+    write_manifest(partial, "grounding", {})
     publish_folder(partial, config.out_dir)
     return summary
 

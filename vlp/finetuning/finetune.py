@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kgkit.interface import DoubleArray, InputError, choices, publish_folder, sha256_file, write_json_atomically
+from kgkit.interface import (
+    DoubleArray,
+    InputError,
+    choices,
+    publish_folder,
+    sha256_file,
+    write_json_atomically,
+    write_manifest,
+)
 from vlp.artifact import VlpModel, load_model
 from vlp.data.film_reader import FilmReader
 from vlp.data.labels import findings_of_labels
@@ -126,6 +134,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     for leftover in (RUN_FILE, *(f"{_KEPT}-{part}.safetensors" for part in (TRAIN, VAL, "test"))):
         (folder / leftover).unlink(missing_ok=True)
     write_json_atomically(folder / "metrics.json", metrics)
+    write_manifest(folder, "finetuning", {"data_digest": data.digest})
     publish_folder(folder, config.out_dir)
     return metrics
 
@@ -160,7 +169,7 @@ def _open_folder(config: FinetuneConfig, data: PreparedData) -> Path:
         "fractions": sorted(set(config.fractions)),
         "seeds": config.seeds,
     }
-    return open_run(config.out_dir, run, resume=config.resume)
+    return open_run(config.out_dir, "finetuning", run, resume=config.resume)
 
 
 def _prepare(config: FinetuneConfig, model: VlpModel, data: PreparedData, folder: Path) -> _Run:

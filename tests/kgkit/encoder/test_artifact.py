@@ -23,9 +23,10 @@ from tiny_thorax import CUI, CURIE, concept_rows, unit_rows, write_encoder
 
 from kgkit.encoder.artifact import CONCEPT_COLUMNS, NAME_COLUMNS, ConceptEncoder, load_encoder, vector_blocks
 from kgkit.encoder.config import EncoderRecipe
-from kgkit.encoder.integrity import verify_encoder
+from kgkit.encoder.integrity import load_verified_encoder, verify_encoder
 from kgkit.encoder.text_tower import TextTower
 from kgkit.errors import InputError, UnknownConceptError
+from kgkit.evaluation.evaluate import evaluate
 from kgkit.graph.store import KnowledgeGraph
 
 Command = Callable[..., tuple[int, str, str]]
@@ -311,9 +312,10 @@ def test_one_changed_byte_is_found(small: Path, name: str) -> None:
     place = len(data) // 2 if name == "vectors.safetensors" else 4  # within the data; a table's first value
     data[place] ^= 1
     (small / name).write_bytes(data)
-    with pytest.raises(InputError, match=rf"{name}: (digests disagree: the file has changed|damaged)") as caught:
-        verify_encoder(small)
-    assert "\n" not in str(caught.value)
+    for use in (verify_encoder, load_verified_encoder, lambda folder: evaluate(folder, "synonym")):
+        with pytest.raises(InputError, match=rf"{name}: (digests disagree: the file has changed|damaged)") as caught:
+            use(small)
+        assert "\n" not in str(caught.value)
 
 
 def test_an_old_manifest_has_the_digest_of_the_whole_alone(small: Path) -> None:

@@ -266,7 +266,7 @@ def test_an_older_export_is_replaced_and_nothing_else_is(small: Path, tmp_path: 
         assert len(read_back(kind, out)[0]) == count
     notes = tmp_path / "notes.md"
     notes.write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match=r"notes\.md: this (file exists and is no \*|is a file; format projector)"):
+    with pytest.raises(InputError, match=r"notes\.md: this (file exists and is no \*|is a file; expected a folder)"):
         export_embeddings(small, EmbeddingExport(kind, notes))
     assert notes.read_text(encoding="utf-8") == "mine"
     (tmp_path / "d").mkdir()

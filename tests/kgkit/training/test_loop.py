@@ -368,8 +368,8 @@ def test_only_an_older_encoder_is_replaced(
     kg = shutil.copytree(tiny_kg, tmp_path / "kg")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    for out, message in ((kg, "this is a knowledge graph"), (tmp_path / "mine", "not a concept encoder"),
-                         (tmp_path / "mine" / "thesis.txt", "not a concept encoder")):  # fmt: skip
+    for out, message in ((kg, "this folder is a knowledge graph"), (tmp_path / "mine", "holds something else"),
+                         (tmp_path / "mine" / "thesis.txt", "this is a file")):  # fmt: skip
         with pytest.raises(InputError, match=message):
             train_encoder(tiny_kg, out, tiny_recipe())
     assert (kg / "manifest.json").exists()
