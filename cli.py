@@ -35,11 +35,14 @@ EncoderPath = Annotated[Path, typer.Argument(metavar="ENCODER", help="Encoder fo
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first defective row.")]
 KgOut = Annotated[Path, typer.Option("--out", help="Graph folder to create or add to.")]
+MAX_SEED = 2**32 - 1
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Recipe = Annotated[str, typer.Option(help="Name of a bundled recipe, or path of a TOML file.")]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one recipe key; may be repeated.")
 ]
+BootstrapSeed = Annotated[int, typer.Option(help="Of the bootstrap.", min=0, max=MAX_SEED)]
+Resamples = Annotated[int, typer.Option(help="Bootstrap resamples of patients.", min=2)]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run from its last checkpoint.")]
 SemanticType = Annotated[
     str | None, typer.Option(metavar="TUI", help="Only concepts of this semantic type, such as T047.")
@@ -482,7 +485,7 @@ def export_command(
     ] = None,
     names: Annotated[bool, typer.Option("--names", help="tsv: add the names of head and tail.")] = False,
     held_out: Annotated[float, typer.Option(help="pykeen: share of the facts in test; half as many in valid.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="pykeen: draws the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="pykeen: draws the split.", min=0, max=MAX_SEED)] = 0,
     as_json: Json = False,
 ) -> None:
     """Write the graph, or what is left below a licence level, in another tool's format."""
@@ -560,9 +563,6 @@ def ablate_command(
 ) -> None:
     """Train variants of a recipe over several seeds and compare them on what was held out."""
     from kgkit.errors import InputError, choices
-
-    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
-        raise InputError(f"--seeds {seeds!r}: expected whole numbers separated by commas")
     from kgkit.evaluation.evaluate import TASKS
     from kgkit.training.ablation import Measurement, ablate, make_variants, render
 
@@ -573,7 +573,7 @@ def ablate_command(
             raise InputError(f"--measure {text!r}: {choices(task, TASKS)}")
         wanted.append(Measurement(task, Path(folder) if equals else None))
     variants = make_variants(recipe, settings, without, baseline, shuffled=shuffled)
-    result = ablate(kg, out, variants, [int(seed) for seed in seeds.split(",")], wanted)
+    result = ablate(kg, out, variants, _seeds(seeds), wanted)
     if as_json:
         _print_json(result)
     else:
@@ -604,7 +604,7 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="NAME", help="Which file of the corpus (linking); else development, test, train."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: BootstrapSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Measure an encoder on what it never saw or on a test set, with 95% intervals and paired differences."""
@@ -670,7 +670,7 @@ def map_concepts_command(
     encoder: EncoderPath,
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
     sample: Annotated[int, typer.Option(help="Most concepts drawn; 5,000 take half a minute.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Of the sample and of t-SNE.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sample and of t-SNE.", min=0, max=MAX_SEED)] = 0,
     colour: Annotated[str, typer.Option(help="group, type (semantic), or prefix (of the id).")] = "group",
     width: Annotated[int, typer.Option(help="Pixels.")] = 1600,
     height: Annotated[int, typer.Option(help="Pixels.")] = 1200,
@@ -839,7 +839,9 @@ def prepare(
     mentions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="mentions.jsonl to take in place of the linker's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split by patient, where the data set fixes none.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the split by patient, where the data set fixes none.", min=0, max=MAX_SEED)
+    ] = 0,
     val_fraction: Annotated[float, typer.Option(help="Part of the patients for validation, likewise.")] = 0.1,
     test_fraction: Annotated[float, typer.Option(help="Part of the patients for the test, likewise.")] = 0.2,
     split_file: Annotated[
@@ -944,15 +946,17 @@ def evaluate(
     ] = False,
     min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
     specificity: Annotated[float, typer.Option(help="At which sensitivity is asked.", min=0.0, max=1.0)] = 0.9,
-    validation_split: Annotated[str, typer.Option(help="Whose labels give thresholds and calibration.")] = "val",
+    validation_split: Annotated[
+        str | None, typer.Option(help="Whose labels give thresholds and calibration; val, if there is one.")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="calibration.json of another evaluation, in place of the validation split.")
     ] = None,
     readers: Annotated[
         Path | None, typer.Option(help="CSV: reader,finding,sensitivity,specificity; or reader,study_id,FINDING...")
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
     kg_encoder: OptionalEncoder = None,
 ) -> None:
     """Measure a model against labels: AUROC and more per finding, with patient-level 95% intervals."""
@@ -998,7 +1002,7 @@ def finetune(
     batch_size: Annotated[int, typer.Option(help="Films per step in mode full.", min=1)] = 16,
     learning_rate: Annotated[float, typer.Option(help="Of the head in mode full; the tower's is a tenth.")] = 1e-3,
     min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.")] = 1000,
+    resamples: Resamples = 1000,
     kg_encoder: OptionalEncoder = None,
     resume: Resume = False,
 ) -> None:
@@ -1026,8 +1030,8 @@ def compare(
     split: Annotated[str | None, typer.Option(help="Its split.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
     min_positives: Annotated[int, typer.Option(help="Positive studies a finding needs to be in the macro mean.")] = 20,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of patients.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
     kg_encoder: OptionalEncoder = None,
     as_json: Json = False,
 ) -> None:
@@ -1069,17 +1073,13 @@ def cross_validate_command(
     resume: Resume = False,
 ) -> None:
     """Train and measure a recipe fold by fold; compare two of them with vlp compare OUT/seed-0 OTHER/seed-0."""
-    from kgkit.errors import InputError
     from vlp.config import load_vlp_recipe
     from vlp.cross_validation import CrossValidateConfig, cross_validate
 
-    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
-        raise InputError(f"--seeds {seeds!r}: expected whole numbers separated by commas")
     chosen = load_vlp_recipe(recipe, settings)
-    numbers = tuple(int(seed) for seed in seeds.split(","))
     summary = cross_validate(
         CrossValidateConfig(
-            data, kg_encoder, out, chosen, folds, numbers, tuple(leave_out), probe, min_positives, resume
+            data, kg_encoder, out, chosen, folds, tuple(_seeds(seeds)), tuple(leave_out), probe, min_positives, resume
         )
     )
     for seed, row in summary["seeds"].items():
@@ -1312,6 +1312,15 @@ def _estimate(row: dict[str, Any], value: float | None) -> str:
         return f"{'undefined':<24}"
     interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
     return f"{value:>6.3f}  {interval:<16}"
+
+
+def _seeds(text: str) -> list[int]:
+    from kgkit.errors import InputError
+
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) <= MAX_SEED for word in words):
+        raise InputError(f"--seeds {text!r}: expected whole numbers up to {MAX_SEED} separated by commas")
+    return [int(word) for word in words]
 
 
 def _print_json(value: Any) -> None:

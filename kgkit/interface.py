@@ -25,7 +25,7 @@ from kgkit.linking.linker import Linker, load_linker
 from kgkit.linking.sections import split_sections
 from kgkit.linking.sentences import split_sentences
 from kgkit.progress import progress
-from kgkit.recipe import Count, Fraction, Positive, load_recipe, recipe_to_dict
+from kgkit.recipe import Count, Fraction, Positive, Seed, load_recipe, recipe_to_dict
 from kgkit.types import (
     Certainty,
     Change,
@@ -59,6 +59,7 @@ __all__ = [
     "Positive",
     "ReportMentions",
     "SearchHit",
+    "Seed",
     "Temporality",
     "UnknownConceptError",
     "choices",

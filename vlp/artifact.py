@@ -30,6 +30,7 @@ from vlp.model import QueryOutput
 from vlp.towers import ImageTower, PatchGeometry, TowerSpec, build_tower
 
 _WEIGHTS, _QUERIES, _VECTORS = "model.safetensors", "queries.parquet", "query_vectors.safetensors"
+_ABOUT = TypeAdapter(dict[str, str])
 QUERY_COLUMNS = {
     "concept": pl.String,
     "name": pl.String,
@@ -110,6 +111,7 @@ def load_model(folder: Path) -> VlpModel:
         spec = TypeAdapter(TowerSpec).validate_python(manifest["tower"])
         patches = TypeAdapter(PatchGeometry).validate_python(manifest["patches"])
         network = build_network(recipe, patches.dim, manifest["query_dim"])
+        _ABOUT.validate_python({key: manifest[key] for key in ("encoder_digest", "encoder_path", "data_digest")})
         denial = TypeAdapter(Denial | None).validate_python(manifest.get("denial"))
     except (KeyError, ValidationError) as error:
         reason = str(error).splitlines()[0]
@@ -139,6 +141,9 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"damaged or missing ({error})", path) from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{name} holds values that are no numbers", path)
     return tensors
 
 

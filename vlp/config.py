@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kgkit.interface import Count, Fraction, Positive, load_recipe
+from kgkit.interface import Count, Fraction, InputError, Positive, Seed, load_recipe
 
 VectorKind = Literal["concept", "text", "shuffled", "random"]
 
@@ -174,13 +174,18 @@ class VlpRecipe:
     """
 
     method: Literal["query", "kad", "clip"] = "query"
-    seed: int = 0
+    seed: Seed = 0
     frontal_only: bool = True
     tower: TowerConfig = field(default_factory=TowerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.width % self.model.heads:
+            problem = f"it does not divide 'model.width', which is {self.model.width}"
+            raise InputError(f"recipe key 'model.heads' is {self.model.heads}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,10 @@ def deal_patients(data: PreparedData, study_ids: Sequence[str], folds: int) -> d
 def _prepare(config: CrossValidateConfig) -> _Task:
     if config.folds < 2 or not config.seeds:
         raise InputError(f"{config.folds} folds and {len(config.seeds)} seeds: expected 2 or more and 1 or more")
+    if config.probe and config.left_out:
+        raise InputError(
+            "a probe learns from labels: there is nothing to leave out of the reports; drop one of the two"
+        )
     if config.recipe.tower.trained_blocks:
         raise InputError("cross-validation shares the features of a frozen tower: set tower.trained_blocks=0")
     data = load_data(config.data_dir)

@@ -108,7 +108,7 @@ def export(config: ExportConfig) -> ExportSummary:
     if kept.is_file():
         shutil.copyfile(kept, partial / CALIBRATION_FILE)
     difference = _compare(model, resolved, partial)
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # NaN is no agreement
         raise InputError(f"the exported graph differs from torch by {difference:.1e}, at most {TOLERANCE} is wanted")
     names = ("encoder_digest", "data_digest", "dataset", "data_licence", "licence_level")
     content = {name: model.manifest.get(name) for name in names}

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from kgkit.interface import FloatArray
+from kgkit.interface import FloatArray, InputError
 from vlp.artifact import VlpModel, load_model
 from vlp.denial import ResolvedQueries
-from vlp.images import ResizePad, load_image
+from vlp.images import BLANK, ResizePad, is_blank, load_image
 from vlp.queries import resolve_queries
 from vlp.types import Grounding
 
@@ -64,6 +64,8 @@ def ground(config: GroundConfig) -> Grounding:
     """
     model = load_model(config.model_dir)
     film = load_image(config.image)
+    if is_blank(film):
+        raise InputError(BLANK, config.image)
     grounding = ground_film(model, film, resolve_queries(model, [config.query], config.encoder_dir))[0]
     if config.out_path is not None:
         save_overlay(film, grounding, config.out_path)

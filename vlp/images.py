@@ -24,6 +24,9 @@ _CLIPPED = 0.001
 """Part of the pixels below and above the stretched range of grey values."""
 _MAX_PIXELS = 89_478_485
 """Pillow's own limit: a file of a few kilobytes may ask for terabytes. Pillow only warns up to twice as many."""
+_ENDS = np.array([np.iinfo(np.int32).min, np.iinfo(np.int32).max], dtype=np.int64)
+"""Values outside of any window: what a DICOM makes of them are its darkest and lightest grey."""
+BLANK = "blank film (every pixel is the same)"
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
 
@@ -157,7 +160,9 @@ def difference_hash(film: npt.NDArray[np.uint8]) -> str:
 
 
 def find_images(paths: list[Path]) -> list[Path]:
-    """Files as given, folders replaced by the image files in them (sorted, by suffix, at any depth).
+    """Files as given, folders replaced by the image files in them (sorted, at any depth).
+
+    They are known by their suffix; archives often name DICOM files by their UID, without one.
 
     Raises:
         InputError: if a path is missing or a folder holds no image file.
@@ -165,11 +170,10 @@ def find_images(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            )
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and _is_image_file(file))
             if not inside:
-                raise InputError(f"no image in this folder; looked for {', '.join(IMAGE_SUFFIXES)}", path)
+                kinds = f"{', '.join(IMAGE_SUFFIXES)}, and DICOM by its content"
+                raise InputError(f"no image in this folder; looked for {kinds}", path)
             found += inside
         elif path.exists():
             found.append(path)
@@ -178,24 +182,37 @@ def find_images(paths: list[Path]) -> list[Path]:
     return found
 
 
+def _is_image_file(path: Path) -> bool:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == _DICOM_MAGIC
+
+
 def _grey(image: Image.Image) -> FloatArray:
     if image.mode in _DEEP_MODES:
         return _stretch(np.asarray(image))
     return np.asarray(image.convert("L"), dtype=np.float32) / np.float32(255)
 
 
-def _stretch(values: npt.NDArray[np.generic], clipped: float = _CLIPPED) -> FloatArray:
-    """0..1 between two values that leave `clipped` of the pixels below and above; all zeros if they are one."""
+def _stretch(values: npt.NDArray[np.generic]) -> FloatArray:
+    """0..1 between two values that leave a thousandth of the pixels below and above; all zeros if they are one."""
     pixels = np.asarray(values, dtype=np.float32)
     if pixels.size == 0 or not np.isfinite(pixels).all():
         return np.zeros(pixels.shape, dtype=np.float32)
-    rank = int(clipped * pixels.size)  # of few pixels none is clipped
+    rank = int(_CLIPPED * pixels.size)  # of few pixels none is clipped
     low, high = float(pixels.min()), float(pixels.max())
     if rank:
         ordered = np.partition(pixels.ravel(), [rank, pixels.size - 1 - rank])
         inner = float(ordered[rank]), float(ordered[pixels.size - 1 - rank])
         low, high = inner if inner[1] > inner[0] else (low, high)
-    if high <= low:
+    return _between(pixels, low, high)
+
+
+def _between(values: npt.NDArray[np.generic], low: float, high: float) -> FloatArray:
+    """0..1 between two values; all zeros if they are one."""
+    pixels = np.asarray(values, dtype=np.float32)
+    if not low < high:
         return np.zeros(pixels.shape, dtype=np.float32)
     scaled: FloatArray = np.clip((pixels - np.float32(low)) / np.float32(high - low), 0, 1)
     return scaled
@@ -205,20 +222,24 @@ def _decode_dicom(content: bytes, path: Path) -> FloatArray:
     import pydicom
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+    darkest_and_lightest: DoubleArray | None = None
     try:
         dataset = pydicom.dcmread(io.BytesIO(content))
         pixels = dataset.pixel_array
-        if pixels.ndim == 3 and dataset.get("SamplesPerPixel", 1) == 1:
+        if int(dataset.get("NumberOfFrames") or 1) > 1:
             pixels = pixels[0]  # the first frame of a multi-frame object
-        has_window = False
-        if pixels.ndim == 3:
+        if dataset.get("SamplesPerPixel", 1) > 1:
             pixels = pixels.mean(axis=-1)
         else:
-            has_window = bool(dataset.get("VOILUTSequence")) or dataset.get("WindowWidth") not in (None, "")
-            pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
+            pixels = apply_modality_lut(pixels, dataset)
+            if dataset.get("VOILUTSequence") or dataset.get("WindowWidth") not in (None, ""):
+                darkest_and_lightest = apply_voi_lut(_ENDS, dataset)
+            pixels = apply_voi_lut(pixels, dataset)
     except Exception as error:  # pydicom and its decoders raise many kinds
         raise InputError(f"not a readable DICOM image ({_dicom_problem(error)})", path) from error
-    grey = _stretch(pixels, 0.0 if has_window else _CLIPPED)
+    if pixels.ndim != 2:
+        raise InputError(f"not one picture: its pixels have the shape {pixels.shape}, expected [rows, columns]", path)
+    grey = _stretch(pixels) if darkest_and_lightest is None else _between(pixels, *sorted(darkest_and_lightest))
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1" and grey.max() > 0:
         grey = np.float32(1) - grey
     return grey

@@ -28,7 +28,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike |
             resamples.
 
     Returns:
-        float64 [...]; NaN where positives or negatives have no weight.
+        float64 [...]; NaN where positives or negatives have no weight, or a score is NaN.
 
     >>> float(auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
     0.75
@@ -64,7 +64,7 @@ def _in_blocks(
     """A metric over resamples, some at a time, so that memory stays flat and the columns in cache."""
     is_positive, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
     counts = np.ones(len(values)) if weights is None else np.asarray(weights)
-    if len(values) == 0:
+    if len(values) == 0 or np.isnan(values).any():  # a score that is no number has no rank
         return np.full(counts.shape[:-1], np.nan)
     order = np.argsort(values, kind="stable")
     is_positive, values = is_positive[order], values[order]

@@ -25,7 +25,7 @@ from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calib
 from vlp.features import patch_features
 from vlp.folded import asker
 from vlp.grounding import ground_film, save_overlay
-from vlp.images import ResizePad, find_images, load_image
+from vlp.images import BLANK, ResizePad, find_images, is_blank, load_image
 from vlp.input_check import InputCheck, load_input_check, refused_by_distance, refused_by_pixels
 from vlp.model import QueryOutput
 from vlp.queries import resolve_queries
@@ -142,6 +142,8 @@ class _FilmFiles:
         film = load_image(path)
         if self.check is not None:
             self._refused[path] = refused_by_pixels(path, film)
+        elif is_blank(film):
+            raise InputError(BLANK, path)
         height, width = film.shape
         return torch.from_numpy(ResizePad((height, width), size).apply(film))
 
@@ -200,7 +202,7 @@ def answers(
             readable = [square for square in squares if isinstance(square, torch.Tensor)]
             found = iter(_answer(model, torch.stack(readable), ask) if readable else [])
             for film, seen in zip(batch, squares, strict=True):
-                yield film, seen if isinstance(seen, InputError) else next(found)
+                yield film, seen if isinstance(seen, InputError) else _checked(next(found))
     finally:  # also when the caller stops in the middle
         readers.shutdown(wait=False, cancel_futures=True)
 
@@ -228,6 +230,12 @@ def _answer(model: VlpModel, squares: torch.Tensor, ask: Ask) -> list[FilmAnswer
     columns = (output.logits.double().sigmoid(), output.embedding.float(), features)
     rows = zip(*(column.cpu().numpy() for column in columns), strict=True)
     return [FilmAnswer(*row) for row in rows]
+
+
+def _checked(answer: FilmAnswer) -> FilmAnswer | InputError:
+    if np.isfinite(answer.probabilities).all():
+        return answer
+    return InputError("the model's answer is not a number")
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kgkit.errors import InputError
-from kgkit.recipe import Count, Fraction, Positive, Weight, Whole
+from kgkit.recipe import Count, Fraction, Positive, Seed, Weight, Whole
 
 Between = Annotated[float, Field(gt=0, lt=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -120,7 +120,7 @@ class TrainingConfig:
 class EncoderRecipe:
     """All that decides an encoder, beside the graph."""
 
-    seed: Whole
+    seed: Seed
     held_out: HeldOutConfig
     text: TextConfig
     graph: GraphConfig

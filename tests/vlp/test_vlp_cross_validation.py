@@ -147,6 +147,8 @@ def test_what_cannot_be_is_refused(config: CrossValidateConfig) -> None:
         cross_validate(replace(config, folds=1))
     with pytest.raises(InputError, match="too few patients for 500 folds"):
         cross_validate(replace(config, folds=500))
+    with pytest.raises(InputError, match="a probe learns from labels: there is nothing to leave out"):
+        cross_validate(replace(config, probe=True, left_out=("all",)))
     trained = replace(config.recipe, tower=replace(config.recipe.tower, trained_blocks=1))
     with pytest.raises(InputError, match="trained_blocks=0"):
         cross_validate(replace(config, recipe=trained))

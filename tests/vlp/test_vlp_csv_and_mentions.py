@@ -72,6 +72,14 @@ def test_unknown_columns_are_named_with_a_guess(tmp_path: Path) -> None:
     assert set(data.studies[1].labels) == {"Pleural Effusion"}
 
 
+def test_two_columns_of_one_finding_are_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    header, *rows = read_table(tmp_path / "films.csv")
+    write_table(tmp_path / "films.csv", [*header, "label:Effusion"], [[*row, "0"] for row in rows])
+    with pytest.raises(InputError, match=r"'label:Pleural Effusion' and 'label:Effusion' are both of .*: keep one"):
+        read_plain_csv(tmp_path, DEFAULTS)
+
+
 def test_several_tables_need_a_name(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         write_table(tmp_path / name, CSV_HEADER, [])
@@ -151,6 +159,13 @@ def test_wrong_lists_are_refused(tmp_path: Path, rows: list[tuple[str, str]], wo
     write_table(tmp_path / "list.csv", ("study_id", "split"), rows)
     with pytest.raises(InputError, match=words):
         split_patients(patients(4), SplitOptions(split_file=tmp_path / "list.csv"), Path("SRC"))
+
+
+@pytest.mark.parametrize("part", [float("nan"), -0.1, 1.0, float("inf")])
+def test_fractions_that_are_none_are_refused(part: float) -> None:
+    for options in (SplitOptions(val_fraction=part, test_fraction=0), SplitOptions(0, 0.1, part)):
+        with pytest.raises(InputError, match="validation and test take .* of the patients, expected less than 1"):
+            split_patients([], options, Path("SRC"))
 
 
 def test_fractions_that_leave_nothing_are_refused() -> None:

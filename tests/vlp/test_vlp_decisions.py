@@ -241,6 +241,25 @@ def test_models_and_evaluations_compare_alike(
         compare(CompareConfig(tiny_model_dir, tmp_path / "A"))
     with pytest.raises(InputError, match="neither a model nor an evaluation"):
         compare(CompareConfig(tmp_path, tmp_path / "A"))
+    with pytest.raises(InputError, match=r"config\.resamples=0: expected 1 or more and 2 or more"):
+        compare(CompareConfig(tmp_path / "A", tmp_path / "B", resamples=0))
+    (tmp_path / "B" / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match=r"metrics\.json: not the figures of an evaluation"):
+        compare(CompareConfig(tmp_path / "A", tmp_path / "B"))
+
+
+def test_a_finding_without_an_answer_is_left_out_of_a_comparison(
+    tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
+) -> None:
+    for name in ("A", "B"):
+        evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "test", tmp_path / name))
+    path = tmp_path / "B" / "predictions.csv"
+    table = pl.read_csv(path, infer_schema=False)
+    first = pl.int_range(pl.len()) == 0
+    table.with_columns(pl.when(~first).then("probability:Effusion").alias("probability:Effusion")).write_csv(path)
+    found = compare(CompareConfig(tmp_path / "A", tmp_path / "B", min_positives=1))
+    assert "Effusion" in found["not_in_both"]
+    assert "Effusion" not in found["per_finding"]
 
 
 def test_normal_asked_in_other_words_stays_out_of_the_mean_of_a_comparison(

@@ -15,7 +15,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 from tiny_vlp import CARDIOMEGALY, EFFUSION, put_table, write_openi
 
-from kgkit.interface import InputError, write_json_atomically
+from kgkit.interface import InputError, load_findings, write_json_atomically
 from vlp.artifact import load_model
 from vlp.data.prepare import PrepareConfig, prepare
 from vlp.data.prepared import load_data
@@ -23,6 +23,7 @@ from vlp.evaluation.asked import ask
 from vlp.evaluation.evaluate import EvaluateConfig, evaluate
 from vlp.evaluation.measure import MeasureSettings, measure
 from vlp.evaluation.scoring import StudyScores, label_matrix
+from vlp.evaluation.tables import published_tables
 
 
 def test_the_metrics_are_those_of_scikit_learn_on_the_predictions_written(
@@ -127,9 +128,12 @@ def test_wrong_splits_and_data_without_labels_are_named(
 ) -> None:
     with pytest.raises(InputError, match="no split 'tset'; did you mean 'test'"):
         evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "tset", tmp_path / "OUT"))
+    with pytest.raises(InputError, match="no split 'vla'; did you mean 'val'"):
+        evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "test", tmp_path / "OUT", validation_split="vla"))
     (openi_copy / "labels14.csv").write_text("uid,Nonsense\n100,1\n")
-    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
-    with pytest.raises(InputError, match="no label to evaluate on: label columns are Nonsense; known: "):
+    made = prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
+    assert made.first_skipped["unknown label column"] == "labels14.csv: Nonsense"
+    with pytest.raises(InputError, match="no label to evaluate on: label columns are none; known: "):
         evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "val", tmp_path / "OUT"))
     assert not (tmp_path / "OUT").exists()
 
@@ -214,10 +218,10 @@ def test_thresholds_fitted_on_the_evaluated_split_are_said_to_flatter(
 ) -> None:
     metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
     assert "look better than they are" in metrics["calibration_note"]
-    config = EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OWN", validation_split="none")
+    config = EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OWN", validation_split="")
     assert evaluate(config)["calibration_source"] == "what the validation reports say"
     model = bare(tiny_model_dir, tmp_path / "MODEL")
-    without = evaluate(EvaluateConfig(model, tiny_data_dir, "val", tmp_path / "NO", validation_split="none"))
+    without = evaluate(EvaluateConfig(model, tiny_data_dir, "val", tmp_path / "NO", validation_split=""))
     assert without["calibration_source"] is None
     assert without["per_finding"]["Effusion"]["mcc"] is None
     assert without["per_finding"]["Effusion"]["at_specificity"]["sensitivity_on_this_curve"] is not None
@@ -315,6 +319,14 @@ def test_the_published_tables_say_what_they_lack(tiny_model_dir: Path, tiny_data
     assert tables["ChestX-ray14"]["undefined"] == ["Hernia"]
 
 
+def test_the_published_table_of_padchest_has_findings_that_ours_does_not_know() -> None:
+    known = {f.key: f for f in load_findings().values() if "padchest" in f.labels and f.key != "normal"}
+    rows = dict.fromkeys(known, {"auroc": 0.5, "low": 0.4, "high": 0.6, "positives": 9})
+    table = published_tables(known, rows, "padchest")["PadChest"]
+    assert len(table["findings"]) == len(known) < table["published"] == 193
+    assert not table["is_complete"]
+
+
 def test_readers_stand_beside_the_model(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> None:
     points = tmp_path / "points.csv"
     points.write_text("reader,finding,sensitivity,specificity\nA,Effusion,0.8,0.9\n")
@@ -336,6 +348,7 @@ def test_readers_stand_beside_the_model(tiny_model_dir: Path, tiny_data_dir: Pat
         ("reader,finding,sensitivity,specificity\nA,Efusion,1,1\n", "line 2: no finding 'Efusion' was evaluated"),
         ("reader,finding,sensitivity,specificity\nA,Effusion,80,1\n", "line 2: sensitivity is '80', expected a number"),
         ("reader,study_id,Effusion\nA,999,1\n", "line 2: study '999' was not evaluated"),
+        ("reader,study_id,Effusion\nA,130,1\nA,130,1\n", "line 3: reader 'A' read study '130' already"),
         ("reader,study_id,Effusion\nA,130,yes\n", "line 2: Effusion is 'yes', expected 0, 1 or nothing"),
     ],
 )

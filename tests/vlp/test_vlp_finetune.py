@@ -416,6 +416,8 @@ def test_a_patient_in_both_lists_is_refused(run: FinetuneConfig, tmp_path: Path)
     ("change", "message"),
     [
         ({"fractions": (0.0,)}, "fraction 0; expected above 0 and at most 1"),
+        ({"full": FullConfig(learning_rate=-1e-3)}, "expected rates above 0 and a weight decay of 0 or more"),
+        ({"full": FullConfig(learning_rate=float("nan"))}, "expected rates above 0"),
         ({"fractions": (1.5,)}, r"fraction 1\.5; expected above 0 and at most 1"),
         ({"mode": "prob"}, "mode 'prob'; did you mean 'probe'"),
         ({"features": "patch"}, "features 'patch'; did you mean 'patches'"),

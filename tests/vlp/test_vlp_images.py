@@ -76,7 +76,14 @@ def test_a_blank_film_is_finite(tmp_path: Path, value: int) -> None:
     assert (load_image(tmp_path / "deep.png") == 0).all()
 
 
-def write_dicom(path: Path, values: np.ndarray, photometric: str = "MONOCHROME2", **tags: object) -> None:
+def write_dicom(
+    path: Path,
+    values: np.ndarray,
+    photometric: str = "MONOCHROME2",
+    *,
+    frames: np.ndarray | None = None,
+    **tags: object,
+) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -87,7 +94,7 @@ def write_dicom(path: Path, values: np.ndarray, photometric: str = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     for name, value in tags.items():
         setattr(dataset, name, value)
-    dataset.PixelData = values.astype("<u2").tobytes()
+    dataset.PixelData = (values if frames is None else frames).astype("<u2").tobytes()
     pydicom.dcmwrite(path, dataset, enforce_file_format=True)
 
 
@@ -211,6 +218,36 @@ def test_a_window_is_kept_as_it_is(tmp_path: Path) -> None:
     film = load_image(tmp_path / "w.dcm")
     assert (film[0, :5] == 1).all()
     assert (film.ravel()[5:] == 0).all()
+
+
+def test_a_window_that_the_pixels_do_not_fill_is_not_stretched(tmp_path: Path) -> None:
+    values = np.linspace(1800, 2100, 100).round().astype(int).reshape(10, 10)
+    expected = np.clip((values - 1999.5) / 999 + 0.5, 0, 1)
+    for photometric, grey in (("MONOCHROME2", expected), ("MONOCHROME1", 1 - expected)):
+        write_dicom(tmp_path / "w.dcm", values, photometric, WindowCenter=2000, WindowWidth=1000)
+        assert np.allclose(load_image(tmp_path / "w.dcm"), grey, atol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_of_several_frames_the_first_is_read_in_grey_or_colour(tmp_path: Path, frames: int, samples: int) -> None:
+    first = np.random.default_rng(0).integers(0, 4096, (9, 7))
+    pixels = np.stack([np.roll(first, number) for number in range(frames)])
+    pixels = pixels[..., None].repeat(samples, -1) if samples > 1 else pixels
+    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    tags = {"NumberOfFrames": frames} | (colour if samples > 1 else {})
+    write_dicom(tmp_path / "cine.dcm", first, **tags, frames=pixels)
+    write_dicom(tmp_path / "film.dcm", first)
+    assert np.allclose(load_image(tmp_path / "cine.dcm"), load_image(tmp_path / "film.dcm"), atol=1e-6)
+
+
+def test_dicom_in_a_folder_needs_no_suffix(tmp_path: Path) -> None:
+    for name in ("IM000001", "1.2.840.113619.2.55"):
+        write_dicom(tmp_path / name, np.arange(64).reshape(8, 8))
+    (tmp_path / "DICOMDIR.txt").write_text("no film")
+    (tmp_path / "short").write_bytes(b"x")
+    assert [path.name for path in find_images([tmp_path])] == ["1.2.840.113619.2.55", "IM000001"]
+    assert load_image(tmp_path / "IM000001").shape == (8, 8)
 
 
 def test_a_compression_without_decoder_names_the_package(tmp_path: Path) -> None:

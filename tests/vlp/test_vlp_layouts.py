@@ -228,6 +228,12 @@ def test_mimic_reports_from_the_zip_or_a_folder_of_their_own(tmp_path: Path) -> 
         assert read("mimic-cxr", source, ReadOptions(reports=given)).studies == beside.studies
     move(archive, source / archive.name)
     assert read("mimic-cxr", source).studies == beside.studies
+    content = bytearray((source / archive.name).read_bytes())
+    place = content.find(b"FINDINGS")
+    content[place] ^= 1
+    (source / archive.name).write_bytes(content)
+    with pytest.raises(InputError, match=r"mimic-cxr-reports\.zip: damaged at .*s\d+\.txt \(Bad CRC-32"):
+        read("mimic-cxr", source)
 
 
 def test_mimic_label_tables_by_name(tmp_path: Path) -> None:
@@ -248,7 +254,9 @@ def test_mimic_label_tables_by_name(tmp_path: Path) -> None:
 def test_padchest_lists_projections_and_sixteen_bits(tmp_path: Path, here) -> None:
     write_padchest(tmp_path / "SRC")
     data, summary = here("padchest")
-    assert summary.skipped == {"projection EXCLUDE: the authors leave it out": 1, "no labels": 1}
+    unknown = "its labels say nothing of findings (exclude, unchanged, suboptimal study): kept, all labels unknown"
+    assert summary.skipped == {"projection EXCLUDE: the authors leave it out": 1, "no labels": 1, unknown: 1}
+    assert study(data, "205366866403")["label:cardiomegaly"] is None  # []
     assert data.labels == ("cardiomegaly", "normal", "pleural effusion")
     first = study(data, "205366866400")
     assert (first["label:pleural effusion"], first["label:normal"], first["age"], first["sex"]) == (1, 0, 84, "F")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from tiny_vlp import CARDIOMEGALY, DISEASE, EFFUSION, MASS
@@ -11,7 +12,7 @@ from kgkit.interface import load_encoder, load_findings
 from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.dataset import choose_questions
 from vlp.data.left_out import leave_out, mask_what_changed
-from vlp.data.prepared import PreparedData
+from vlp.data.prepared import MENTION_COLUMNS, PreparedData
 from vlp.knowledge import NORMAL, Knowledge, VectorKind
 from vlp.queries import vector_of_unseen
 from vlp.types import TargetValue
@@ -30,6 +31,23 @@ def test_a_finding_left_out_is_gone_with_all_that_is_narrower(
     for study_id, start, end, text in left.mentions.select("study_id", "start", "end", "text").iter_rows():
         assert texts[study_id][start:end] == text
     assert leave_out(data, MASS, knowledge).mentions.equals(data.mentions)
+
+
+def test_words_before_a_colon_are_no_heading(data: PreparedData, knowledge: Knowledge) -> None:
+    """Text from outside: a mention may stand before a colon, in a section that has no name, or in a heading."""
+    text = "Pleural effusion: unchanged. Heart normal.\nFINDINGS: clear."
+    spans = [("Pleural effusion", 0, 16), ("FINDINGS", 43, 51)]
+    first = data.mentions.filter(pl.col("concept") == EFFUSION).head(1)
+    mentions = pl.concat(
+        first.with_columns(study_id=pl.lit("100"), text=pl.lit(word), start=start, end=end, mention=number)
+        for number, (word, start, end) in enumerate(spans)
+    ).cast(MENTION_COLUMNS)
+    studies = data.studies.with_columns(text=pl.lit(text))
+    left = leave_out(replace(data, mentions=mentions, studies=studies), EFFUSION, knowledge)
+    assert left.mentions.is_empty()
+    after = left.studies.filter(study_id="100")["text"][0]
+    assert after.split() == ["Heart", "normal.", ":", "clear."]
+    assert len(after) == len(text)
 
 
 def test_after_leaving_out_nothing_is_learnt_of_it(

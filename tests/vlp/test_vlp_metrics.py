@@ -100,6 +100,13 @@ def test_every_resample_is_what_scikit_learn_gives() -> None:
         assert precision == pytest.approx(average_precision_score(labels, scores, sample_weight=row), abs=1e-12)
 
 
+def test_a_score_that_is_no_number_leaves_the_area_undefined() -> None:
+    weights = np.ones((3, 3))
+    for metric in (auroc, average_precision):
+        assert np.isnan(metric([0, 1, 1], [0.1, np.nan, 0.3])).all()
+        assert np.isnan(metric([0, 1, 1], [0.1, np.nan, 0.3], weights)).all()
+
+
 def test_average_precision_without_positives_is_undefined() -> None:
     assert math.isnan(float(average_precision([0, 0], [0.1, 0.2])))
     weights = np.array([[1, 1, 0], [0, 1, 1]])

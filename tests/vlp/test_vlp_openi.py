@@ -178,6 +178,16 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def test_unknown_labels_and_films_without_a_report_are_counted(openi_copy: Path) -> None:
+    whole = read_openi(openi_copy)
+    edit(openi_copy / "labels14.csv", "Cardiomegaly", "Cardiomegalie")
+    edit(openi_copy / "projections.csv", "101,101_IM", "999,101_IM")
+    data = read_openi(openi_copy)
+    assert ("labels14.csv: Cardiomegalie", "unknown label column") in data.skipped
+    assert ("101_IM-0001-1001.dcm.png", "no report of its study") in data.skipped
+    assert set(data.studies[0].labels) == set(whole.studies[0].labels) - {"Cardiomegaly"}
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [

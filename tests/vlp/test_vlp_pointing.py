@@ -13,6 +13,8 @@ from PIL import Image
 from tiny_vlp import FILM_SIDE, put_table
 
 from kgkit.interface import InputError
+from vlp.data.decode import DecodeOptions
+from vlp.data.prepare import PrepareConfig, prepare
 from vlp.data.prepared import BOX_COLUMNS
 from vlp.evaluation.pointing import PointingConfig, box_iou, box_mask, point, read_boxes, score_map, summarise
 
@@ -83,6 +85,11 @@ def test_boxes_of_another_frame_are_brought_to_the_film(tiny_model_dir: Path, im
     ):
         point(PointingConfig(tiny_model_dir, table, images, tmp_path / "OUT2"))
     assert not (tmp_path / "OUT2").exists()
+    with pytest.raises(InputError, match="a frame of 0 pixels, expected 1 or more"):
+        point(PointingConfig(tiny_model_dir, table, images, tmp_path / "OUT2", frame=0))
+    table.write_text(f"{HEADER}a.png,Cardiomegaly,-9,0,20,20\n")
+    with pytest.raises(InputError, match="a box ends outside of the film"):
+        point(PointingConfig(tiny_model_dir, table, images, tmp_path / "OUT2"))
 
 
 def test_a_label_of_nih_goes_by_its_other_name(tiny_model_dir: Path, images: Path, tmp_path: Path) -> None:
@@ -106,6 +113,9 @@ def test_films_are_resampled_whole() -> None:
     [
         ("a,b\n1,2\n", "no column 'Image Index'; found a, b"),
         (f"{HEADER}a.png,Mass,1,x,2,2\n", "line 2: y is 'x', expected a number"),
+        (f"{HEADER}a.png,Mass,1,nan,2,2\n", "line 2: y is 'nan', expected a number"),
+        (f"{HEADER}a.png,,1,1,2,2\n", "line 2: Finding Label is empty"),
+        (f'{HEADER}"",Mass,1,1,2,2\n', "line 2: Image Index is empty"),
         (f"{HEADER}a.png,Mass,1,1,0,2\n", "line 2: a box of 0.0 x 2.0 pixels"),
         (f"{HEADER}c.png,Mass,1,1,2,2\n", "none of its 1 images is in"),
         ("Image Index,Finding Label,x\na.png,Mass,1\n", "no columns x, y, w, h"),
@@ -136,3 +146,17 @@ def test_the_boxes_of_data_are_played_too(tiny_model_dir: Path, tiny_data_dir: P
     assert (found["n"], found["chance"]["value"]) == (2, 0.5)
     assert found["per_finding"]["Infiltrate"]["concept"] == "finding:infiltration"
     assert point(PointingConfig(tiny_model_dir, None, data, tmp_path / "ONE", split="val"))["n"] == 1
+
+
+def test_films_that_data_keeps_small_are_played_where_the_originals_are_gone(
+    tiny_model_dir: Path, tiny_openi_dir: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(tiny_openi_dir, tmp_path / "SRC"))
+    decode = DecodeOptions(side=FILM_SIDE // 2)
+    prepare(PrepareConfig("openi", source, tiny_encoder_dir, tmp_path / "DATA", decode=decode))
+    shutil.rmtree(source)
+    film = pl.read_parquet(tmp_path / "DATA" / "images.parquet").row(0, named=True)
+    rows = [(film["study_id"], film["path"], "Cardiomegaly", 0.0, 0.0, FILM_SIDE / 2, FILM_SIDE / 1.0)]
+    put_table(pl.DataFrame(rows, schema=BOX_COLUMNS, orient="row"), tmp_path / "DATA" / "boxes.parquet")
+    found = point(PointingConfig(tiny_model_dir, None, tmp_path / "DATA", tmp_path / "OUT"))
+    assert (found["n"], found["chance"]["value"], found["failed"]) == (1, 0.5, [])

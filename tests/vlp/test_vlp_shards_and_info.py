@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_wrong_sharding_is_refused_and_a_stopped_one_leaves_nothing(
         shard(ShardConfig(mimic, mimic))
     with pytest.raises(InputError, match="0 films a shard of side 512, expected at least 1"):
         shard(ShardConfig(mimic, tmp_path / "S", films_per_shard=0))
+
+    parts = pl.read_csv(mimic / "splits.csv", infer_schema=False)
+    bare = Path(shutil.copytree(mimic, tmp_path / "BARE"))
+    images = pl.read_parquet(mimic / "images.parquet").join(parts, on="study_id").filter(pl.col("split") != "val")
+    put_table(images.drop("split", "patient_id"), bare / "images.parquet")
+    with pytest.raises(InputError, match=r"BARE: no film in val"):
+        shard(ShardConfig(bare, tmp_path / "S", split="val"))
+    assert not list(tmp_path.glob("S*"))
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -269,6 +269,11 @@ def test_recipe_mistakes_are_named() -> None:
         load_vlp_recipe("default", ["optimizer.epoch=3"])
     with pytest.raises(InputError, match=r"loss\.unmentioned_weight"):
         load_vlp_recipe("default", ["loss.unmentioned_weight=2"])
+    with pytest.raises(InputError, match=r"'model\.heads' is 3: it does not divide 'model\.width', which is 128"):
+        load_vlp_recipe("default", ["model.heads=3"])
+    for seed in (-1, 2**32):
+        with pytest.raises(InputError, match=rf"recipe key 'seed' is {seed}: expected"):
+            load_vlp_recipe("default", [f"seed={seed}"])
     with pytest.raises(InputError, match="no recipe 'fsat'; did you mean 'fast'"):
         load_vlp_recipe("fsat")
 

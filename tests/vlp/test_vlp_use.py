@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from vlp.config import TrainConfig, VlpRecipe
 from vlp.data.prepare import PrepareConfig, prepare
 from vlp.grounding import GroundConfig, ground, ground_film, heatmap_in_pixels, hottest_box
 from vlp.images import ResizePad, load_image
-from vlp.predict import PredictConfig, predict
+from vlp.predict import PredictConfig, answers, predict
 from vlp.queries import resolve_queries
 from vlp.training import train
 
@@ -124,10 +123,23 @@ def test_hopeless_input_is_refused_by_name(
         predict(PredictConfig(tiny_model_dir, (film,), out_path=tmp_path / "out.xls"))
 
 
-def test_a_blank_film_has_finite_answers(tiny_model_dir: Path, tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "blank.png")
-    found = predict(PredictConfig(tiny_model_dir, (tmp_path / "blank.png",)))
-    assert all(math.isfinite(p.probability) for p in found.found)
+def test_a_blank_film_is_not_answered(tiny_model_dir: Path, film: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "blank.png"
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(blank)
+    found = predict(PredictConfig(tiny_model_dir, (blank, film)))
+    assert found.failed == ((str(blank), "blank film (every pixel is the same)"),)
+    assert {prediction.image for prediction in found.found} == {str(film)}
+    with pytest.raises(InputError, match=r"blank\.png: blank film"):
+        ground(GroundConfig(tiny_model_dir, blank, "cardiomegaly"))
+
+
+def test_an_answer_that_is_no_number_is_a_failure(tiny_model_dir: Path, film: Path) -> None:
+    model = load_model(tiny_model_dir)
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(float("nan"))
+    resolved = resolve_queries(model, ["cardiomegaly"])
+    found = list(answers(model, [film], lambda path, size: torch.rand(size, size), resolved))
+    assert str(found[0][1]) == "the model's answer is not a number"
 
 
 # --- ground -------------------------------------------------------------------------------------------------------

@@ -23,11 +23,10 @@ import polars as pl
 from kgkit.interface import InputError, progress
 from vlp.data.prepared import IMAGE_COLUMNS, LOOK_COLUMNS, STORED_COLUMNS
 from vlp.data.source import Skipped
-from vlp.images import decode_image, difference_hash, is_blank, reduce_film, to_bytes
+from vlp.images import BLANK, decode_image, difference_hash, is_blank, reduce_film, to_bytes
 from vlp.types import ImageRef, View
 
 FILMS, JOURNAL = "films.bin", "films.jsonl"
-BLANK = "blank film (every pixel is the same)"
 _CHUNK = 32
 _WORKERS = min(4, os.cpu_count() or 1)
 

@@ -26,9 +26,10 @@ def leave_out(data: PreparedData, concept: str, knowledge: Knowledge) -> Prepare
     removed = data.mentions.filter(pl.col("concept").is_in(gone))
     text_of: dict[str, str] = dict(data.studies.select("study_id", pl.col("text").fill_null("")).iter_rows())
     blanked: dict[str, str] = {}
-    for study_id, start in removed.select("study_id", "start").iter_rows():
+    for study_id, *span in removed.select("study_id", "start", "end").iter_rows():
         text = blanked.get(study_id, text_of[study_id])
-        begin, end = next((a, b) for a, b, _ in sentence_ranges(text_of[study_id]) if a <= start < b)
+        sentences = ((a, b) for a, b, _ in sentence_ranges(text_of[study_id]) if a <= span[0] < b)
+        begin, end = next(sentences, span)  # a mention from outside may stand in a heading
         blanked[study_id] = text[:begin] + " " * (end - begin) + text[end:]
     texts = [blanked.get(study_id, text) for study_id, text in text_of.items()]
     studies = data.studies.with_columns(pl.Series("text", texts, dtype=pl.String))

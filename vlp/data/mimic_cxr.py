@@ -8,6 +8,7 @@ gzipped or not), films under `files/p10/p10000032/s50414267/<dicom_id>.jpg` (or 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def _report_reader(source: Path, given: Path | None) -> Callable[[str, str], str
     places = [given] if given is not None else [source, source / "reports", source / _ZIP]
     if given is not None and not given.exists():
         raise InputError("no such folder or .zip of reports", given)
-    archives = {path: _open_zip(path) for path in places if path.is_file()}
+    archives = [(path, _open_zip(path)) for path in places if path.is_file()]
     folders = [path / top for path in places if path.is_dir() for top in ("files", ".")]
 
     def read(subject: str, study: str) -> str | None:
@@ -133,12 +134,14 @@ def _report_reader(source: Path, given: Path | None) -> Callable[[str, str], str
         path = existing_file(folder / name for folder in folders)
         if path is not None:
             return path.read_text(encoding="utf-8", errors="replace")
-        for archive in archives.values():
+        for zipped, archive in archives:
             for member in (f"files/{name}", name):
                 try:
                     return archive.read(member).decode("utf-8", errors="replace")
                 except KeyError:
                     continue
+                except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+                    raise InputError(f"damaged at {member} ({error})", zipped) from error
         return None
 
     return read

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from kgkit.interface import InputError
+from vlp.data.labels import finding_of_label
 from vlp.data.source import (
     DEFAULTS,
     SPLITS,
@@ -95,14 +96,16 @@ def _read_tables(source: Path, options: ReadOptions, prefix: str, layout: str) -
     path = source / f"{prefix}reports.csv"
     reports = read_csv_table(path, ("uid", "findings", "impression"))
     _refuse_two_rows_of_one_study(reports, path)
+    uids = set(reports["uid"])
     reports = choose_rows(reports, path, options.where)
     views = _views_by_study(source / f"{prefix}projections.csv")
-    labels = _labels_by_study(source / "labels14.csv")
+    labels, unknown = _labels_by_study(source / "labels14.csv")
     splits = _splits_by_study(source / "splits.csv")
     root = options.images or source
     files = image_files(root)
     studies: list[Study] = []
-    skipped: list[Skipped] = []
+    skipped: list[Skipped] = [(f"labels14.csv: {column}", "unknown label column") for column in unknown]
+    skipped += [(name, "no report of its study") for uid in sorted(views.keys() - uids) for name, _ in views[uid]]
     for row in reports.sort("uid").iter_rows(named=True):
         uid = row["uid"]
         images, problems = _find_images(views.get(uid, ()), files)
@@ -149,18 +152,20 @@ def _views_by_study(path: Path) -> dict[str, list[tuple[str, View]]]:
     return views
 
 
-def _labels_by_study(path: Path) -> dict[str, dict[str, int]] | None:
+def _labels_by_study(path: Path) -> tuple[dict[str, dict[str, int]] | None, list[str]]:
+    """Labels of each uid, None without a table; and its columns that are no known finding, which are not read."""
     if not path.is_file():
-        return None
+        return None, []
     table = read_csv_table(path, ("uid",))
+    unknown = [column for column in table.columns if column != "uid" and finding_of_label(column) is None]
     labels = {}
-    for line, row in enumerate(table.iter_rows(named=True), start=2):
+    for line, row in enumerate(table.drop(unknown).iter_rows(named=True), start=2):
         uid = row.pop("uid")
         for name, value in row.items():
             if value not in ("0", "1", None):
                 raise InputError(f"label {name!r} is {value!r}, expected 0, 1 or nothing", path, line)
         labels[uid] = {name: int(value) for name, value in row.items() if value is not None}
-    return labels
+    return labels, unknown
 
 
 def _splits_by_study(path: Path) -> dict[str, str] | None:

@@ -31,8 +31,9 @@ from vlp.types import ImageRef, Study
 
 LICENCE = "PadChest: research use agreement of BIMCV, no redistribution"
 _REQUIRED = ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Labels")
-# Not findings: "this report could not be labelled", and what the labelling left over.
-_NO_LABELS = frozenset({"exclude", "unchanged", "suboptimal study", ""})
+_UNLABELLED = "exclude"  # the report could not be labelled
+_NO_FINDINGS = frozenset({"unchanged", "suboptimal study", ""})  # alone they say nothing of any finding
+_UNKNOWN = "its labels say nothing of findings (exclude, unchanged, suboptimal study): kept, all labels unknown"
 
 
 def read_padchest(source: Path, options: ReadOptions) -> SourceData:
@@ -59,7 +60,9 @@ def read_padchest(source: Path, options: ReadOptions) -> SourceData:
             rows.append((row, _labels(row)))
     vocabulary = tuple(sorted({label for _, labels in rows for label in labels}))
     for row, said in rows:
-        _add(row, SaidLabels(said, vocabulary), root, collector)
+        if not said:
+            collector.skip(row.get("ImageID"), _UNKNOWN)
+        _add(row, SaidLabels(said, vocabulary) if said else {}, root, collector)
     notes = (
         "reports are Spanish: they are kept and not linked; give mentions with --mentions",
         "labels are of physicians and of a network (MethodLabel); --where MethodLabel=Physician keeps the former",
@@ -102,13 +105,15 @@ class SaidLabels(Mapping[str, int]):
 
 
 def _labels(row: Row) -> frozenset[str]:
+    """What is said; nothing if no finding is, nor that there is none: then nothing is known."""
     try:
         listed = ast.literal_eval(row.get("Labels"))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         listed = None
     if not isinstance(listed, list) or not all(isinstance(label, str) for label in listed):
         raise row.wrong("Labels", "a list such as ['pleural effusion', 'cardiomegaly']")
-    return frozenset(label.strip().lower() for label in listed) - _NO_LABELS
+    said = frozenset(label.strip().lower() for label in listed)
+    return frozenset() if _UNLABELLED in said else said - _NO_FINDINGS
 
 
 def _add(row: Row, labels: Mapping[str, int], root: Path, collector: StudyCollector) -> None:

@@ -90,11 +90,16 @@ def _only_table(source: Path) -> Path:
 
 def _label_columns(row: Row, collector: StudyCollector) -> tuple[str, ...]:
     """Columns that are labels of known findings; others are named once."""
-    known = []
+    known: list[str] = []
+    columns: dict[str, str] = {}
     for column in row.values:
         if column.startswith(LABEL_PREFIX):
-            if finding_of_label(column.removeprefix(LABEL_PREFIX)) is not None:
+            finding = finding_of_label(column.removeprefix(LABEL_PREFIX))
+            if finding is not None:
                 known.append(column)
+                if columns.setdefault(finding.key, column) != column:
+                    problem = f"columns {columns[finding.key]!r} and {column!r} are both of {finding.name}: keep one"
+                    raise InputError(problem, row.path, 1)
             else:
                 collector.skip(f"{row.path.name}: {column}", "unknown label column")
         elif column not in COLUMNS:

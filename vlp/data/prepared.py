@@ -24,6 +24,7 @@ import polars as pl
 from kgkit.interface import InputError, choices, read_manifest, require_unchanged
 
 TABLES = ("studies.parquet", "images.parquet", "mentions.parquet", "boxes.parquet", "splits.csv")
+_MANIFEST_KEYS = ("dataset", "label_set", "licence", "image_root", "data_digest", "labels_digest")
 LABEL_PREFIX = "label:"
 UNCERTAIN_PREFIX = "uncertain:"
 STUDY_COLUMNS = {
@@ -134,6 +135,9 @@ def load_data(folder: Path) -> PreparedData:
         InputError: if it is missing, unfinished, of another kind, damaged or changed.
     """
     manifest = read_manifest(folder, "data")
+    missing = [key for key in _MANIFEST_KEYS if not isinstance(manifest.get(key), str)]
+    if missing:
+        raise InputError(f"{missing[0]} is missing or no text: the folder is damaged", folder / "manifest.json")
     require_unchanged(folder, manifest)
     return PreparedData(
         folder,

@@ -68,7 +68,7 @@ def entity_text(sentences: Sequence[Sentence]) -> str:
 def sentence_ranges(text: str) -> Iterator[tuple[int, int, str]]:
     """Start, end and section of each sentence, headings excepted."""
     for section in split_sections(text):
-        heading = _HEADING.match(text, section.start, section.end)
+        heading = _HEADING.match(text, section.start, section.end) if section.name else None
         begin = heading.end() if heading and section.start < heading.end() < section.end else section.start
         for start, end in split_sentences(text, begin, section.end):
             yield start, end, section.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,6 +110,9 @@ def shard(config: ShardConfig) -> ShardSummary:
                     bar.advance()
                 stored = pl.DataFrame(places, schema=STORED_COLUMNS, orient="row")
                 kept.append(pl.concat([chunk.drop(list(STORED_COLUMNS)), stored], how="horizontal"))
+    if not kept:
+        shutil.rmtree(partial)
+        raise InputError(f"no film in {config.split or 'any split'}", config.data_dir)
     _write_tables(data, partial, parts, pl.concat(kept), config)
     publish_folder(partial, config.out_dir)
     tars = sorted((config.out_dir / "shards").glob("*.tar"))

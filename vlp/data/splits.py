@@ -51,7 +51,8 @@ def split_patients(studies: Iterable[Study], options: SplitOptions, source: Path
     Raises:
         InputError: if a patient is in two parts, a study id stands twice, or the fractions leave no training part.
     """
-    if min(options.val_fraction, options.test_fraction) < 0 or _held_out(options) >= 1:
+    fractions = (options.val_fraction, options.test_fraction, _held_out(options))
+    if not all(0 <= fraction < 1 for fraction in fractions):  # NaN is none of these either
         raise InputError(f"validation and test take {_held_out(options):g} of the patients, expected less than 1")
     studies = list(studies)
     named = {} if options.split_file is None else _given_parts(options.split_file)

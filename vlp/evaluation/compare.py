@@ -59,7 +59,7 @@ class EvaluatedScores:
         folder: Where it was read from.
         study_ids: [n].
         patient_ids: [n].
-        names: Findings, [F].
+        names: Findings that were answered of every study, [F].
         scores: float64 [n, F].
         labels: float64 [n, F], 1, 0 or NaN.
         films_digest: Of the films that were read.
@@ -83,6 +83,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         InputError: if a folder is neither a model nor an evaluation, DATA is missing, or the two saw different films or
             labels.
     """
+    if config.min_positives < 1 or config.resamples < 2:
+        raise InputError(f"{config.min_positives=} and {config.resamples=}: expected 1 or more and 2 or more")
     with TemporaryDirectory(prefix="vlp-compare-") as scratch:
         first, second = (
             read_scores(_evaluation(folder, config, Path(scratch) / str(number)), folder)
@@ -171,8 +173,10 @@ def read_scores(folder: Path, named: Path | None = None) -> EvaluatedScores:
     path = folder / "predictions.csv"
     try:
         table = pl.read_csv(path, infer_schema=False)
-        names = [column.removeprefix(_PROBABILITY) for column in table.columns if column.startswith(_PROBABILITY)]
-        scores = table.select(pl.col(_PROBABILITY + name).cast(pl.Float64) for name in names).to_numpy()
+        asked = [column.removeprefix(_PROBABILITY) for column in table.columns if column.startswith(_PROBABILITY)]
+        answers = table.select(pl.col(_PROBABILITY + name).cast(pl.Float64).fill_nan(None) for name in asked)
+        names = [name for name, column in zip(asked, answers, strict=True) if not column.null_count()]
+        scores = answers.select(_PROBABILITY + name for name in names).to_numpy()
         labels = table.select(
             pl.col(LABEL_PREFIX + name).cast(pl.Float64).fill_null(np.nan) for name in names
         ).to_numpy()

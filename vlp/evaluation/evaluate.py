@@ -42,6 +42,7 @@ from vlp.queries import open_knowledge
 from vlp.report import PageContent, evaluation_page
 
 RESAMPLES = 1000
+_VALIDATION = "val"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class EvaluateConfig:
         min_positives: Positive studies a finding needs to count in the macro mean.
         resamples: Resamples of patients.
         specificity: At which sensitivity is asked.
-        validation_split: Whose labels give thresholds and calibration.
+        validation_split: Whose labels give thresholds and calibration; None: `val`, if there is such a split; "": none.
         calibration: calibration.json of another evaluation, to be used in their place.
         readers: CSV of readers' operating points or reads; see `vlp.evaluation.readers`.
     """
@@ -76,7 +77,7 @@ class EvaluateConfig:
     min_positives: int = MIN_POSITIVES
     resamples: int = RESAMPLES
     specificity: float = 0.9
-    validation_split: str = "val"
+    validation_split: str | None = None
     calibration: Path | None = None
     readers: Path | None = None
 
@@ -159,11 +160,13 @@ def _fit_on_validation(
     model: VlpModel, data: PreparedData, asked: AskedQueries, config: EvaluateConfig
 ) -> Calibration | None:
     """From the labels of the validation split; None if there are none."""
-    split = config.validation_split
-    if config.split == ALL_SPLITS:  # the validation studies are among those that are evaluated
+    split, known = config.validation_split, set(data.splits["split"].to_list())
+    if split == "" or config.split == ALL_SPLITS:  # in all, the validation studies are among those evaluated
         return None
-    if split not in set(data.splits["split"].to_list()):
-        return None
+    if split is None:
+        if _VALIDATION not in known:
+            return None
+        split = _VALIDATION
     columns = [column.label for column in asked.columns]
     films = data.films(data.study_ids(split), frontal_only=model.recipe.frontal_only)
     if films.is_empty() or not any(columns):
@@ -224,8 +227,8 @@ def _all_metrics(model: VlpModel, data: PreparedData, evaluated: Evaluated, conf
 
 def _provenance(model: VlpModel, data: PreparedData, evaluated: Evaluated, config: EvaluateConfig) -> dict[str, Any]:
     predicted, calibration = evaluated.predicted, evaluated.calibration
-    note = None
-    if config.calibration is None and calibration is not None and config.split == config.validation_split:
+    note, fitted_on = None, config.validation_split or _VALIDATION
+    if config.calibration is None and calibration is not None and config.split == fitted_on:
         note = "thresholds and calibration were fitted on the evaluated split itself: they look better than they are"
     return {
         "split": config.split,
@@ -286,4 +289,6 @@ def read_metrics(out_dir: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"no evaluation here ({error})", path) from error
+    if not isinstance(content, dict):
+        raise InputError("not the figures of an evaluation", path)
     return content

@@ -7,8 +7,9 @@ mean of that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kgkit.interface import (
     write_text_atomically,
 )
 from vlp.artifact import VlpModel, load_model
+from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import PreparedData, load_data
 from vlp.denial import ResolvedQueries
 from vlp.evaluation.asked import identifier_of_label
@@ -79,11 +81,13 @@ class BoxedFinding:
         film: Path of the film.
         finding: The finding, as the CSV calls it.
         boxes: Boxes in the pixels of `frame`, or of the film.
+        row: Of `PreparedData.images`; None if the film is read from its file.
     """
 
     film: Path
     finding: str
     boxes: tuple[Box, ...]
+    row: dict[str, Any] | None = None
 
 
 def point(config: PointingConfig) -> dict[str, Any]:
@@ -92,9 +96,12 @@ def point(config: PointingConfig) -> dict[str, Any]:
     Raises:
         InputError: if the CSV, the films or the model are not what they should be, or no boxed film can be read.
     """
-    model = load_model(config.model_dir)
+    if config.frame is not None and config.frame < 1:
+        raise InputError(f"a frame of {config.frame} pixels, expected 1 or more")
+    model, reader = load_model(config.model_dir), None
     if config.boxes is None:
-        boxed, missing = boxes_of_data(load_data(config.images), config.split), list[str]()
+        data = load_data(config.images)
+        boxed, missing, reader = boxes_of_data(data, config.split), list[str](), FilmReader(data)
     else:
         boxed, missing = read_boxes(config.boxes, config.images)
     findings = list(dict.fromkeys(item.finding for item in boxed))
@@ -108,7 +115,10 @@ def point(config: PointingConfig) -> dict[str, Any]:
         for item in boxed:
             bar.advance()
             try:
-                rows.append(_play(model, item, resolved.only([findings.index(item.finding)]), config, partial))
+                film = load_image(item.film) if reader is None or item.row is None else reader.film(item.row)
+                boxes = _boxes_on(film, item, config.frame)
+                asked = resolved.only([findings.index(item.finding)])
+                rows.append(_play(model, film, replace(item, boxes=boxes), asked, partial))
             except InputError as error:
                 failed.append((str(item.film), str(error).removeprefix(f"{item.film}: ")))
     failed += [(name, "no such image file") for name in missing]
@@ -214,6 +224,9 @@ def read_boxes(path: Path, images: Path) -> tuple[list[BoxedFinding], list[str]]
     found: dict[tuple[Path, str], list[Box]] = {}
     missing: dict[str, None] = {}
     for line, row in enumerate(table.iter_rows(named=True), start=2):
+        for column in (image, finding):
+            if not (row[column] or "").strip():
+                raise InputError(f"{column} is empty", path, line)
         x, y, width, height = (_number(row[side], side, path, line) for side in sides)
         if width <= 0 or height <= 0:
             raise InputError(f"a box of {width} x {height} pixels", path, line)
@@ -235,34 +248,45 @@ def boxes_of_data(data: PreparedData, split: str | None = None) -> list[BoxedFin
     """
     studies = data.study_ids(split) if split is not None else data.splits["study_id"].to_list()
     root = Path(data.manifest["image_root"])
-    found: dict[tuple[Path, str], list[Box]] = {}
+    film_of = {(row["study_id"], row["path"]): row for row in data.images.iter_rows(named=True)}
+    found: dict[tuple[str, str, str], list[Box]] = {}
     for row in data.boxes.filter(pl.col("study_id").is_in(studies)).sort("path", "label").iter_rows(named=True):
         corners = (row["x0"], row["y0"], row["x1"], row["y1"])
-        found.setdefault((root / row["path"], row["label"]), []).append(corners)
+        found.setdefault((row["study_id"], row["path"], row["label"]), []).append(corners)
     if not found:
         raise InputError(f"no boxes{f' in split {split!r}' if split else ''}", data.folder)
-    return [BoxedFinding(film, label, tuple(boxes)) for (film, label), boxes in found.items()]
+    return [
+        BoxedFinding(root / path, label, tuple(boxes), film_of[study_id, path])
+        for (study_id, path, label), boxes in found.items()
+    ]
 
 
-def _play(
-    model: VlpModel, item: BoxedFinding, resolved: ResolvedQueries, config: PointingConfig, folder: Path
-) -> dict[str, Any]:
-    film = load_image(item.film)
+def _boxes_on(film: FloatArray, item: BoxedFinding, frame: int | None) -> tuple[Box, ...]:
+    """The boxes in pixels of the film as it was read, float32 [H, W]: DATA may keep it smaller than it was."""
     height, width = film.shape
-    across, down = (1.0, 1.0) if config.frame is None else (width / config.frame, height / config.frame)
-    boxes = [(x0 * across, y0 * down, x1 * across, y1 * down) for x0, y0, x1, y1 in item.boxes]
-    if any(x1 > width + 1 or y1 > height + 1 for _, _, x1, y1 in boxes):
+    across, down = width / (frame or width), height / (frame or height)
+    if item.row is not None:
+        across, down = width / item.row["width"], height / item.row["height"]
+    boxes = tuple((x0 * across, y0 * down, x1 * across, y1 * down) for x0, y0, x1, y1 in item.boxes)
+    if any(min(x0, y0) < -1 or x1 > width + 1 or y1 > height + 1 for x0, y0, x1, y1 in boxes):
         raise InputError(
             f"a box ends outside of the film ({width} x {height}); in whose pixels are they? (--frame)", item.film
         )
+    return boxes
+
+
+def _play(
+    model: VlpModel, film: FloatArray, item: BoxedFinding, resolved: ResolvedQueries, folder: Path
+) -> dict[str, Any]:
     grounding: Grounding = ground_film(model, film, resolved)[0]
-    save_overlay(film, grounding, folder / "overlays" / f"{item.film.stem}-{item.finding.replace('/', '-')}.png", boxes)
-    scores = score_map(grounding.heatmap, grounding.box, boxes)
+    path = folder / "overlays" / f"{item.film.stem}-{item.finding.replace('/', '-')}.png"
+    save_overlay(film, grounding, path, item.boxes)
+    scores = score_map(grounding.heatmap, grounding.box, item.boxes)
     return {
         "film": item.film.name,
         "finding": item.finding,
         "probability": grounding.score,
-        "boxes": len(boxes),
+        "boxes": len(item.boxes),
         **scores,
     }
 
@@ -276,6 +300,9 @@ def _column(table: pl.DataFrame, names: Sequence[str], path: Path) -> str:
 
 def _number(value: str | None, column: str, path: Path, line: int) -> float:
     try:
-        return float(value or "")
+        number = float(value or "")
     except ValueError:
-        raise InputError(f"{column} is {value!r}, expected a number", path, line) from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{column} is {value!r}, expected a number", path, line)
+    return number

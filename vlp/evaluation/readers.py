@@ -91,6 +91,8 @@ def _measured_reads(
                 raise InputError(f"{finding} is {row[finding]!r}, expected 0, 1 or nothing", path, line)
             if row[finding] is not None:
                 answers = called.setdefault((finding, row["reader"]), np.full(len(study_ids), np.nan))
+                if not np.isnan(answers[row_of[row["study_id"]]]):
+                    raise InputError(f"reader {row['reader']!r} read study {row['study_id']!r} already", path, line)
                 answers[row_of[row["study_id"]]] = float(row[finding])
     found: dict[str, list[dict[str, Any]]] = {}
     for (finding, reader), answers in called.items():

@@ -19,6 +19,7 @@ _CHESTXRAY14 = (
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
 )  # fmt: skip
 _RAREST = 20
+_PADCHEST_LABELS = 193
 _FEWEST = 2
 
 
@@ -34,7 +35,7 @@ def published_tables(
 
     Returns:
         Table -> `findings` (name, auroc, low, high, positives in published order), `mean_auroc` over the defined ones,
-        `missing`, `undefined` and `is_complete`.
+        `missing`, `undefined`, `published` (how many findings the published table has) and `is_complete`.
     """
     by_key = {finding.key: name for name, finding in findings.items() if finding is not None and name in rows}
     wanted = {
@@ -46,7 +47,8 @@ def published_tables(
         there = [key for key in wanted["PadChest"] if key in by_key and rows[by_key[key]]["positives"] > 0]
         by_count = sorted(there, key=lambda key: (rows[by_key[key]]["positives"], key))
         wanted["PadChest, rarest 20 in these data"] = by_count[:_RAREST]
-    found = {table: _table(keys, by_key, rows) for table, keys in wanted.items()}
+    published = {"PadChest": _PADCHEST_LABELS}
+    found = {table: _table(keys, by_key, rows, published.get(table, len(keys))) for table, keys in wanted.items()}
     return {name: table for name, table in found.items() if len(table["findings"]) >= _FEWEST}
 
 
@@ -55,7 +57,9 @@ def _keys_of(dataset: str, labels: Sequence[str]) -> list[str]:
     return [by_label[label] for label in labels if label in by_label]
 
 
-def _table(keys: Sequence[str], by_key: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _table(
+    keys: Sequence[str], by_key: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]], published: int
+) -> dict[str, Any]:
     present = [by_key[key] for key in keys if key in by_key]
     lines = [{"name": name} | {k: rows[name][k] for k in ("auroc", "low", "high", "positives")} for name in present]
     defined = [line["auroc"] for line in lines if line["auroc"] is not None]
@@ -65,5 +69,6 @@ def _table(keys: Sequence[str], by_key: Mapping[str, str], rows: Mapping[str, Ma
         "mean_auroc": sum(defined) / len(defined) if defined else None,
         "missing": missing,
         "undefined": [line["name"] for line in lines if line["auroc"] is None],
-        "is_complete": not missing and len(defined) == len(lines),
+        "published": published,
+        "is_complete": len(defined) == published,
     }

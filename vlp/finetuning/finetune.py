@@ -13,6 +13,7 @@ fraction-<f>/seed-<s>/metrics.json      one fit, likewise: `vlp compare` takes a
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,9 @@ def _check(config: FinetuneConfig) -> None:
         raise InputError(f"{len(config.fractions)} fractions and {config.seeds} seeds; expected 1 or more of each")
     if config.full.epochs < 1 or config.full.batch_size < 1 or config.full.views < 1:
         raise InputError(f"{config.full}: expected 1 or more epochs, films per batch and views")
+    full = config.full
+    if not (0 < full.learning_rate < math.inf and 0 < full.tower_rate < math.inf and 0 <= full.weight_decay < math.inf):
+        raise InputError(f"{full}: expected rates above 0 and a weight decay of 0 or more")
     if config.min_positives < 1 or config.resamples < 2:
         raise InputError(f"{config.min_positives=} and {config.resamples=}: expected 1 or more and 2 or more")
 
