@@ -26,6 +26,7 @@ from kgkit.linking.sections import split_sections
 from kgkit.linking.sentences import split_sentences
 from kgkit.progress import progress
 from kgkit.recipe import Count, Fraction, Positive, Seed, load_recipe, recipe_to_dict
+from kgkit.training_log import TrainingLog, draw_curve
 from kgkit.types import (
     Certainty,
     Change,
@@ -61,8 +62,10 @@ __all__ = [
     "SearchHit",
     "Seed",
     "Temporality",
+    "TrainingLog",
     "UnknownConceptError",
     "choices",
+    "draw_curve",
     "file_digests",
     "load_encoder",
     "load_findings",

@@ -17,7 +17,16 @@ from graphs import ROOT
 
 LAYERS = (
     ("kgkit",),
-    ("kgkit.arrays", "kgkit.errors", "kgkit.types", "kgkit.progress", "kgkit.resources", "kgkit.ranking", "kgkit.csr"),
+    (
+        "kgkit.arrays",
+        "kgkit.errors",
+        "kgkit.types",
+        "kgkit.progress",
+        "kgkit.resources",
+        "kgkit.ranking",
+        "kgkit.csr",
+        "kgkit.training_log",
+    ),
     ("kgkit.namespaces", "kgkit.files", "kgkit.recipe"),
     ("kgkit.findings", "kgkit.linking.phrases", "kgkit.linking.tokens"),
     ("kgkit.sources",),
@@ -54,8 +63,8 @@ ONLY_IN = {
     "rdflib": ["kgkit.graph.rdflib_api", "kgkit.graph.validate"],
     "oxrdflib": ["kgkit.graph.rdflib_api"],
     "pyshacl": ["kgkit.graph.validate"],
-    "matplotlib": ["kgkit.encoder.concept_map", "kgkit.graph.neighbourhood", "kgkit.training.curve", "vlp.*"],
-    "tensorboardX": ["kgkit.training.curve"],
+    "matplotlib": ["kgkit.encoder.concept_map", "kgkit.graph.neighbourhood", "kgkit.training_log", "vlp.*"],
+    "tensorboardX": ["kgkit.training_log"],
     "fastobo": ["kgkit.sources.obo"],
     "yaml": ["kgkit.sources.sssom"],
     "typer": ["cli"],

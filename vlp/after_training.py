@@ -9,22 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kgkit.interface import InputError
-from vlp.artifact import VlpModel, load_model
 from vlp.config import VlpRecipe
-from vlp.data.prepared import PreparedData, load_data
-from vlp.data.targets import close_targets, report_states
+from vlp.data.prepared import PreparedData
 from vlp.denial import Denial, answer_normal
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, fit_calibration, query_key, save_calibration
 from vlp.evaluation.training_mentions import write_training_mentions
-from vlp.features import cache_features
 from vlp.input_check import fit_input_check, inverted_features, write_input_check
 from vlp.knowledge import AskedConcept
-from vlp.model import film_logits
-from vlp.queries import open_knowledge
 from vlp.towers import ImageTower
 from vlp.types import TargetValue
-from vlp.views import fixed_views
 
 
 def write_for_use(
@@ -71,40 +64,7 @@ def calibrate_on_reports(
     return fit_calibration(keys, labels, answers, "what the validation reports say")
 
 
-def add_to_model(model_dir: Path, data_dir: Path) -> None:
-    """As `write_for_use`, for a MODEL that is already there; it looks at the films once more.
-
-    Raises:
-        InputError: if the model was not trained on these data.
-    """
-    model, data = load_model(model_dir), load_data(data_dir)
-    if data.digest != model.manifest["data_digest"]:
-        raise InputError("this model was trained on other data", data_dir)
-    features, studies = zip(*(_look(model, data, split) for split in ("train", "val")), strict=True)
-    knowledge = open_knowledge(model, None, wanted="the mentions of the reports")
-    concepts = [query.concept for query in model.queries]
-    states = report_states(data.mentions, sorted(set(studies[1])), knowledge)
-    rows = dict(zip(states.study_ids, close_targets(states, concepts, knowledge), strict=True))
-    targets = torch.from_numpy(
-        np.array([rows[study] for study in studies[1]], dtype=np.int8).reshape(-1, len(concepts))
-    )
-    logits = film_logits(model.network, features[1], model.query_vectors)
-    inverted = look_at_inverted(model.tower, data, model.recipe, torch.device("cpu"))
-    asked = (model.queries, model.denial)
-    write_for_use(model_dir, data, asked, (features[0], features[1], inverted), (targets, logits))
-
-
 def look_at_inverted(tower: ImageTower, data: PreparedData, recipe: VlpRecipe, device: torch.device) -> Tensor:
     """Patch features of some training films with black and white exchanged: float16 [k, Hp, Wp, D]."""
     films = data.films(data.study_ids("train"), frontal_only=recipe.frontal_only)
     return torch.from_numpy(inverted_features(tower, data, films, recipe.tower, device))
-
-
-def _look(model: VlpModel, data: PreparedData, split: str) -> tuple[Tensor, list[str]]:
-    """Patch features of the films of a split, and the study of each."""
-    there = split in set(data.splits["split"].to_list())
-    films = data.films(data.study_ids(split) if there else [], frontal_only=model.recipe.frontal_only)
-    features = cache_features(
-        model.tower, data, films, model.recipe.tower, views=fixed_views(1), device=torch.device("cpu")
-    )
-    return features[0], films["study_id"].to_list()

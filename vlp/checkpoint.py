@@ -29,7 +29,6 @@ class TrainingState:
         epoch: Epochs done.
         best_epoch: 1-based; 0 before the first.
         best_loss: Validation loss of that epoch.
-        log_bytes: Length of the log when this state was reached.
         cpu_seconds: Processor time used so far.
     """
 
@@ -40,7 +39,6 @@ class TrainingState:
     epoch: int = 0
     best_epoch: int = 0
     best_loss: float = float("inf")
-    log_bytes: int = 0
     cpu_seconds: float = 0.0
 
 
@@ -63,7 +61,7 @@ def average_weights(average: State, weights: State, decay: float) -> None:
 
 
 _GROUPS = ("network", "average", "best", "optimizer")
-_NUMBERS = {"epoch": int, "best_epoch": int, "best_loss": float, "log_bytes": int, "cpu_seconds": float}
+_NUMBERS = {"epoch": int, "best_epoch": int, "best_loss": float, "cpu_seconds": float}
 
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:

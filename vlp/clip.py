@@ -6,6 +6,7 @@ ConVIRT (Zhang et al., 2020) and CLIP (Radford et al., 2021), with a frozen text
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,8 @@ class ContrastNetwork(nn.Module):
         """Reports, or queries, in the joint space, unit norm: float [B, E] to [B, J]."""
         return F.normalize(self.report_projection(report_vectors), dim=-1)
 
-    def fit_standardisation(self, patch_features: Tensor, query_vectors: Tensor) -> None:
-        """Set the mean and deviation of each channel of patch features [N, Hp, Wp, D]."""
+    def fit_standardisation(self, patch_features: Iterable[Tensor], query_vectors: Tensor) -> None:
+        """Set the mean and deviation of each channel of patch features, [n, Hp, Wp, D] at a time."""
         mean, std = channel_moments(patch_features)
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std)

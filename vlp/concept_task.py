@@ -76,7 +76,7 @@ class ConceptTask:
         """See `Task`: loss and AUROC against what the validation reports say; labels are never looked at."""
         if not len(self.val):
             return {}
-        scores = film_logits(self.model, self.val.looks(), self.questions.vectors)
+        scores = film_logits(self.model, self.val.parts(), self.questions.vectors)
         if self.recipe.method == "clip":
             loss = self._contrast()
         else:
@@ -137,7 +137,7 @@ def mention_auroc(scores: Tensor, targets: Tensor) -> Metrics:
         if labels.sum() >= _MIN_VAL_POSITIVES and not labels.all():
             areas.append(float(auroc(labels, values[known, column])))
     macro = float(np.mean(areas)) if areas else None
-    return {"val_mention_macro_auroc": macro, "val_mention_queries": len(areas)}
+    return {"val_mention_macro_auroc": macro, "mention_queries": len(areas)}
 
 
 def _asked_vectors(questions: Questions, rate: float, generator: torch.Generator) -> Tensor:

@@ -278,12 +278,11 @@ def _train_and_ask(
     accelerator = make_accelerator(recipe.optimizer)
     folder.mkdir(parents=True, exist_ok=True)
     model, _ = fit((sets[0], sets[1]), questions, task.tower, recipe, accelerator, folder)
-    looks = task.cache.look(torch.zeros(len(test), dtype=torch.int64), task.cache.rows_of(test))
     denial = learn_denial(model, (sets[0], sets[1]), questions, recipe)
     own = _vectors(task.asked, questions, knowledge, recipe)
     asked = [column.query for column in task.asked]
     resolved = resolve_denial(asked, own, (questions.queries, questions.vectors), denial)
-    logits = resolved.read(film_logits(model, looks, resolved.vectors))
+    logits = resolved.read(film_logits(model, task.cache.parts(task.cache.rows_of(test)), resolved.vectors))
     found: DoubleArray = logits.double().sigmoid().numpy()
     return found
 
@@ -309,9 +308,8 @@ def _probe(task: _Task, parts: dict[str, str], test: pl.DataFrame) -> DoubleArra
         films = test if part == "test" else task.films.filter(
             pl.col("study_id").is_in([study_id for study_id, own in parts.items() if own == part])
         )  # fmt: skip
-        rows = task.cache.rows_of(films)
-        looks = task.cache.look(torch.zeros_like(rows), rows)
-        quarters = F.adaptive_avg_pool2d(looks.float().permute(0, 3, 1, 2), 2)
+        looks = task.cache.parts(task.cache.rows_of(films))
+        quarters = torch.cat([F.adaptive_avg_pool2d(look.float().permute(0, 3, 1, 2), 2) for look in looks])
         inputs[part] = quarters.flatten(1).double().numpy()
         truth[part] = label_matrix(task.data, films["study_id"].to_list(), names)
     return probe_scores(inputs["train"], truth["train"], inputs["val"], truth["val"], inputs["test"])

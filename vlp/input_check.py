@@ -46,8 +46,8 @@ from vlp.towers import ImageTower
 
 INPUT_CHECK_FILE = "input_check.safetensors"
 MIN_FILMS = 30
-MAX_INVERTED = 500
-_GRID, _MAX_DIRECTIONS, _MAX_FILMS = 4, 256, 1500
+MAX_FILMS, MAX_INVERTED = 1500, 500
+_GRID, _MAX_DIRECTIONS = 4, 256
 _FILMS_PER_DIRECTION = 5
 _SHRINKAGE = 0.1
 _LEAST_SCALE = 0.1
@@ -131,7 +131,7 @@ def fit_input_check(
     if len(val) < _MIN_VALIDATION:
         held_out = np.arange(len(train)) % 5 == 4
         train, val = train[~held_out], train[held_out]
-    train, val = (part[:: math.ceil(len(part) / _MAX_FILMS) or 1] for part in (train, val))
+    train, val = (part[:: math.ceil(len(part) / MAX_FILMS) or 1] for part in (train, val))
     if len(train) < MIN_FILMS:
         return None
     generator = np.random.default_rng(_SEED)

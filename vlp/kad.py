@@ -7,6 +7,8 @@ two-way softmax. What it costs is known: a score depends on what else is asked.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -84,7 +86,7 @@ class KadNetwork(nn.Module):
         projected: Tensor = self.text_projection(report_vectors)
         return projected
 
-    def fit_standardisation(self, patch_features: Tensor, query_vectors: Tensor) -> None:
+    def fit_standardisation(self, patch_features: Iterable[Tensor], query_vectors: Tensor) -> None:
         """KAD standardises nothing."""
 
 

@@ -6,7 +6,6 @@ undisturbed one; with a limit of processor time, as near as the clock allows.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
-from kgkit.interface import InputError, progress
+from kgkit.interface import InputError, TrainingLog, progress
 from vlp.checkpoint import (
     State,
     TrainingState,
@@ -35,6 +34,7 @@ from vlp.checkpoint import (
 from vlp.config import OptimizerConfig
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "training_log.jsonl"
+EPOCH = "epoch"
 Metrics = dict[str, float | int | None]
 
 
@@ -135,13 +135,19 @@ class _Loop:
             self.state = load_checkpoint(self.checkpoint)
             put_weights(task.changing(), self.state.network)
             restore_optimizer(self.optimizer, self.state.optimizer)
-        self.log = _open_log(folder / LOG, self.state.log_bytes, accelerator.is_main_process)
+        self.first_weights = start if is_new and task.start_counts else None
+        done = -1 if is_new else self.state.epoch
+        self.log = TrainingLog(folder, done, enabled=accelerator.is_main_process, key=EPOCH)
         self.began = time.process_time() - self.state.cpu_seconds
-        if is_new and task.start_counts:
-            self._write_log({"epoch": 0} | self._judge(start))
 
     def run(self) -> TrainingState:
         """Train to the end; the best weights are in the state that comes back."""
+        with self.log:
+            if self.first_weights is not None:
+                self.log.write({EPOCH: 0} | self._judge(self.first_weights))
+            return self._train()
+
+    def _train(self) -> TrainingState:
         processes = self.accelerator.num_processes
         images = self.config.batch_size * processes
         steps = math.ceil(self.task.films / images)
@@ -202,13 +208,10 @@ class _Loop:
         state.network = copy_weights(self.task.changing())
         metrics = self._judge(copy_weights(state.average or state.network))
         put_weights(self.task.changing(), state.network)
-        self._write_log(
-            {"epoch": state.epoch, "learning_rate": self.optimizer.param_groups[0]["lr"]} | losses | metrics
-        )
+        self.log.write({EPOCH: state.epoch, "learning_rate": self.optimizer.param_groups[0]["lr"]} | losses | metrics)
         state.optimizer = optimizer_tensors(self.optimizer)
         state.cpu_seconds = time.process_time() - self.began
         if self.accelerator.is_main_process:
-            state.log_bytes = self.log.stat().st_size
             save_checkpoint(self.checkpoint, state)
 
     def _judge(self, candidate: State) -> Metrics:
@@ -225,11 +228,6 @@ class _Loop:
     def _has_stalled(self) -> bool:
         patience = self.config.patience
         return 0 < patience <= self.state.epoch - self.state.best_epoch
-
-    def _write_log(self, record: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
 
 
 def learning_rate(done: float, config: OptimizerConfig) -> float:
@@ -255,12 +253,3 @@ def _parameter_groups(task: Task, config: OptimizerConfig) -> list[dict[str, Any
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "relative_rate": relative_rate})
     return groups
-
-
-def _open_log(path: Path, length: int, is_main: bool) -> Path:
-    """Cut the log back to the checkpoint: what came after it will be done again."""
-    if is_main:
-        path.touch()
-        with path.open("r+b") as stream:
-            stream.truncate(length)
-    return path

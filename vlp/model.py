@@ -10,6 +10,7 @@ the heat map.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,6 @@ from torch.nn import functional as F
 from vlp.config import ModelConfig
 
 _POSITION_PERIOD = 100.0
-_LOGITS_BATCH = 64
 _MIN_STD = 1e-3
 
 
@@ -162,11 +162,11 @@ class QueryNetwork(nn.Module):
         """Reports in the joint space, unit norm: float [B, E] to [B, J]."""
         return F.normalize(self.report_projection(report_vectors), dim=-1)
 
-    def fit_standardisation(self, patch_features: Tensor, query_vectors: Tensor) -> None:
+    def fit_standardisation(self, patch_features: Iterable[Tensor], query_vectors: Tensor) -> None:
         """Set means and standard deviations from the training set.
 
         Args:
-            patch_features: float [N, Hp, Wp, D]; each channel gets its own.
+            patch_features: float [n, Hp, Wp, D] each, some films at a time; each channel gets its own.
             query_vectors: float [Q, E]; the mean is a vector, the deviation one number, so that angles survive.
         """
         mean, std = channel_moments(patch_features)
@@ -177,24 +177,37 @@ class QueryNetwork(nn.Module):
         self.query_std.copy_((query_vectors - self.query_mean).square().mean().sqrt().clamp_min(_MIN_STD))
 
 
-def channel_moments(patch_features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, and deviation of at least .001, of each channel: float [N, Hp, Wp, D] to float32 [D] twice."""
-    flat = patch_features.float().flatten(0, 2)
-    return flat.mean(0), flat.std(0, correction=0).clamp_min(_MIN_STD)
+def channel_moments(patch_features: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean, and deviation of at least .001, of each channel.
+
+    Args:
+        patch_features: float [n, Hp, Wp, D] each, some films at a time: all may be more than memory holds.
+
+    Returns:
+        float32 [D] twice.
+    """
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    for part in patch_features:  # Chan et al. 1983: moments of parts put together
+        flat = part.double().flatten(0, 2)
+        added, shift = len(flat), flat.mean(0) - mean
+        squares = squares + (flat - flat.mean(0)).square().sum(0) + shift.square() * (count * added / (count + added))
+        mean = mean + shift * (added / (count + added))
+        count += added
+    return mean.float(), (squares / count).sqrt().float().clamp_min(_MIN_STD)
 
 
 @torch.no_grad()
-def film_logits(network: nn.Module, films: Tensor, query_vectors: Tensor) -> Tensor:
-    """Logits of every query of every film, in batches, as the network is used: float32 [N, Q] on the CPU.
+def film_logits(network: nn.Module, films: Iterable[Tensor], query_vectors: Tensor) -> Tensor:
+    """Logits of every query of every film, as the network is used: float32 [N, Q] on the CPU.
 
     Args:
         network: Films and query vectors in, `QueryOutput` out; left in evaluation mode.
-        films: float [N, ...], what the network takes, as a rule patch features; N may be 0.
+        films: float [n, ...] each, what the network takes, some films at a time; N, of all, may be 0.
         query_vectors: float [Q, E].
     """
     network.eval()
     logits = [torch.empty(0, len(query_vectors))]
-    for part in torch.split(films, _LOGITS_BATCH) if len(films) else ():
+    for part in films:
         logits.append(network(part.to(query_vectors.device), query_vectors).logits.float().cpu())
     return torch.cat(logits)
 

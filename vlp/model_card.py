@@ -17,7 +17,7 @@ def model_card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
     if auroc is not None:
         validation = (
             f"epoch {metrics['best_epoch']} of {metrics['epochs_run']}; macro AUROC {auroc:.3f} over "
-            f"{metrics['val_mention_queries']} concepts against what the validation reports say (not labels)"
+            f"{metrics['mention_queries']} concepts against what the validation reports say (not labels)"
         )
     return f"""# Chest X-ray query model
 

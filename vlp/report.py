@@ -78,6 +78,7 @@ def evaluation_page(metrics: Mapping[str, Any], content: PageContent) -> str:
         _retrieval(metrics["retrieval"]),
         _errors(rows, content),
         _unreadable(metrics["unreadable_films"]),
+        _left_out(metrics["left_out_before"]),
     ]
     body = "\n".join(section for section in sections if section)
     head = f'<meta charset="utf-8"><title>vlp evaluation</title><style>{_STYLE}</style>'
@@ -154,12 +155,13 @@ def _published(tables: Mapping[str, Mapping[str, Any]]) -> str:
             for f in table["findings"]
         ]
         mean = _number(table["mean_auroc"]) or "undefined"
-        lacks = "" if table["is_complete"] else " (incomplete: not to be set beside published means)"
+        lacks = "" if table["is_complete"] else f" of {table['published']} (not to be set beside published means)"
         absent = escape(", ".join(table["missing"][:20]))
         missing = f'<p class="quiet">Not labelled here: {absent}.</p>' if absent else ""
         heads = ["finding", "AUROC", "95 %", "positives"]
+        defined = len(table["findings"]) - len(table["undefined"])
         parts.append(
-            f"<details><summary>{escape(name)}: mean {mean} over {len(table['findings'])} findings{lacks}</summary>"
+            f"<details><summary>{escape(name)}: mean {mean} over {defined} findings{lacks}</summary>"
             f"{_table(heads, lines)}{missing}</details>"
         )
     return _section("As published tables ask", "", "".join(parts))
@@ -270,6 +272,16 @@ def _error_card(
 def _unreadable(failed: Sequence[Mapping[str, str]]) -> str:
     lines: list[list[object]] = [[escape(item["film"]), escape(item["reason"])] for item in failed]
     return _section("Films that could not be read", "", _table(["film", "reason"], lines) if lines else "")
+
+
+def _left_out(reasons: Mapping[str, Mapping[str, Any]]) -> str:
+    lines: list[list[object]] = [
+        [escape(reason), found["count"], escape(found["first"])] for reason, found in reasons.items()
+    ]
+    note = "Of all parts of the data, not of the evaluated one alone"
+    return _section(
+        "What preparing the data left out", note, _table(["reason", "count", "first"], lines) if lines else ""
+    )
 
 
 def _section(title: str, note: str, body: str) -> str:

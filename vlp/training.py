@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kgkit.interface import (
+    draw_curve,
     partial_path,
     publish_folder,
     read_manifest,
@@ -33,15 +34,14 @@ from vlp.data.dataset import FilmSet, Questions, choose_questions, film_set
 from vlp.data.film_cache import cache_films
 from vlp.data.prepared import PreparedData, load_data
 from vlp.denial import Denial, fit_denial
-from vlp.loop import CHECKPOINT, learn, make_accelerator
+from vlp.input_check import MAX_FILMS
+from vlp.loop import CHECKPOINT, EPOCH, learn, make_accelerator
 from vlp.losses import query_loss, target_weights
 from vlp.methods import FilmModel, build_network
 from vlp.model import film_logits
 from vlp.model_card import model_card
 from vlp.run_folder import RUN_FILE, check_stopped_run, open_run
 from vlp.towers import ImageTower, load_tower, weights_digest
-
-_FILMS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,14 @@ def train(config: TrainConfig) -> TrainSummary:
     partial = _open_partial(config, data, questions, tower, accelerator)
     films = load_films(data, questions, tower, config, accelerator)
     model, state = fit(films, questions, tower, config.recipe, accelerator, partial)
-    val_logits = film_logits(model, films[1].looks(), questions.vectors)
+    val_logits = film_logits(model, films[1].parts(), questions.vectors)
     summary = _summarise(config, state, val_logits, films)
     if accelerator.is_main_process:
         denial = learn_denial(model, films, questions, config.recipe, val_logits)
         inverted = look_at_inverted(tower, data, config.recipe, accelerator.device)
         looks = _features(model, films[0]), _features(model, films[1]), inverted
         write_for_use(partial, data, (questions.queries, denial), looks, (films[1].targets, val_logits))
+        draw_curve(partial, EPOCH)
         _write_model(config, data, questions, tower, partial, summary, model, denial)
     accelerator.wait_for_everyone()
     return summary
@@ -124,10 +125,7 @@ def fit(
         network = build_network(recipe, dim, questions.vectors.shape[1])
         model = FilmModel(network, tower if recipe.tower.trained_blocks else None, recipe.tower)
         with torch.no_grad():
-            parts = torch.split(films[0].looks(), _FILMS_AT_ONCE)
-            seen = torch.cat([model.features(part) for part in parts])
-        network.fit_standardisation(seen, questions.vectors)
-        del seen
+            network.fit_standardisation((model.features(part) for part in films[0].parts()), questions.vectors)
         state = learn(ConceptTask(films, questions, recipe, model), recipe.optimizer, accelerator, folder)
     return model, state
 
@@ -152,7 +150,7 @@ def learn_denial(
         return None
     judged, logits = (films[1], val_logits) if len(films[1]) else (films[0], None)
     if logits is None:
-        logits = film_logits(model, judged.looks(), questions.vectors)
+        logits = film_logits(model, judged.parts(), questions.vectors)
     return fit_denial(questions.queries, judged.targets, logits)
 
 
@@ -173,8 +171,8 @@ def load_films(
 
 @torch.no_grad()
 def _features(model: FilmModel, films: FilmSet) -> Tensor:
-    """Patch features of films as they are (view 0): float16 [N, Hp, Wp, D]."""
-    parts = torch.split(films.looks(), _FILMS_AT_ONCE) if len(films) else (films.looks(),)
+    """Patch features of films as they are (view 0), as many as the input check asks for: float16 [N, Hp, Wp, D]."""
+    parts = list(films.parts(at_most=MAX_FILMS)) or [films.cache.look(films.rows, films.rows)]
     return torch.cat([model.features(part).to(torch.float16).cpu() for part in parts])
 
 

@@ -141,6 +141,28 @@ class EncoderRecipe:
         if self.text.model == "none" and (self.graph.family != "none" or self._reads_text()):
             problem = "the graph tower and every objective but 'relation' need a text tower; switch them off"
             raise InputError(f"recipe key 'text.model' is 'none': {problem}")
+        self._refuse_what_would_do_nothing()
+
+    def _refuse_what_would_do_nothing(self) -> None:
+        """A key that the chosen way of training does not read would stand in the model card as if it had counted."""
+        relation, weights = self.relation, self.objectives
+        if relation.sampler != "basic" and relation.sampling != "independent":
+            problem = f"a sampler serves 'relation.sampling' 'independent', which is {relation.sampling!r}"
+            raise InputError(f"recipe key 'relation.sampler' is {relation.sampler!r}: {problem}")
+        if self.text.model != "none":
+            for key, value, idle in (
+                ("sampling", relation.sampling, "shared"),
+                ("label_smoothing", relation.label_smoothing, 0),
+                ("n3", relation.n3, 0),
+            ):
+                if value != idle:
+                    problem = f"it is for free vectors (text.model='none'); with a text tower set it to {idle!r}"
+                    raise InputError(f"recipe key 'relation.{key}' is {value!r}: {problem}")
+        if weights.text_pairs:
+            for key in ("synonym", "definition", "relation", "alignment"):
+                if getattr(weights, key):
+                    problem = "'objectives.text_pairs' is a way of training of its own; set one of the two to 0"
+                    raise InputError(f"recipe key 'objectives.{key}' is {getattr(weights, key)}: {problem}")
 
     @property
     def takes_turns(self) -> bool:

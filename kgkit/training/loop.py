@@ -28,13 +28,13 @@ from kgkit.progress import progress
 from kgkit.recipe import recipe_to_dict
 from kgkit.training.checkpoint import load_checkpoint, read_about, save_checkpoint
 from kgkit.training.corpus import Corpus, build_corpus
-from kgkit.training.curve import TrainingLog, draw_curve
 from kgkit.training.method import Method, Tokens, seed_torch
 from kgkit.training.methods import build_method
 from kgkit.training.optimisers import build_optimisers, set_learning_rates, split_parameters
 from kgkit.training.reading import StepReader, share_gradients
 from kgkit.training.saving import measure_encoder, save_encoder
 from kgkit.training.source import TrainingSource, read_source
+from kgkit.training_log import TrainingLog, draw_curve
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 

@@ -164,7 +164,7 @@ def test_wrong_lists_are_refused(tmp_path: Path, rows: list[tuple[str, str]], wo
 @pytest.mark.parametrize("part", [float("nan"), -0.1, 1.0, float("inf")])
 def test_fractions_that_are_none_are_refused(part: float) -> None:
     for options in (SplitOptions(val_fraction=part, test_fraction=0), SplitOptions(0, 0.1, part)):
-        with pytest.raises(InputError, match="validation and test take .* of the patients, expected less than 1"):
+        with pytest.raises(InputError, match=r"validation and test take .* of the patients, expected less than 1"):
             split_patients([], options, Path("SRC"))
 
 

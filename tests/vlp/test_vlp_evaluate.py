@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 from tiny_vlp import CARDIOMEGALY, EFFUSION, put_table, write_openi
 
@@ -121,6 +122,24 @@ def test_the_page_is_well_formed_and_needs_no_network(
     assert "://" not in page
     assert "undefined" in page
     assert "Cardiomegaly" in page
+
+
+def test_what_preparing_left_out_stands_in_the_report(
+    tiny_model_dir: Path, openi_copy: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    film = min((openi_copy / "images").iterdir())
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(film)
+    prepare(PrepareConfig("openi", openi_copy, tiny_encoder_dir, tmp_path / "DATA"))
+    metrics = evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "DATA", "test", tmp_path / "OUT"))
+    reason = "blank film (every pixel is the same)"
+    assert metrics["left_out_before"][reason] == {"count": 1, "first": f"images/{film.name}"}
+    page = (tmp_path / "OUT" / "report.html").read_text()
+    assert f"<td>{reason}</td>" in page
+    manifest = json.loads((tmp_path / "DATA" / "manifest.json").read_text())
+    for key in ("labels_digest", "skipped_by_reason"):
+        write_json_atomically(tmp_path / "DATA" / "manifest.json", manifest | {key: None})
+        with pytest.raises(InputError, match=rf"manifest\.json: {key} is missing or not as written"):
+            load_data(tmp_path / "DATA")
 
 
 def test_wrong_splits_and_data_without_labels_are_named(
@@ -321,7 +340,7 @@ def test_the_published_tables_say_what_they_lack(tiny_model_dir: Path, tiny_data
 
 def test_the_published_table_of_padchest_has_findings_that_ours_does_not_know() -> None:
     known = {f.key: f for f in load_findings().values() if "padchest" in f.labels and f.key != "normal"}
-    rows = dict.fromkeys(known, {"auroc": 0.5, "low": 0.4, "high": 0.6, "positives": 9})
+    rows = {key: {"auroc": 0.5, "low": 0.4, "high": 0.6, "positives": 9} for key in known}
     table = published_tables(known, rows, "padchest")["PadChest"]
     assert len(table["findings"]) == len(known) < table["published"] == 193
     assert not table["is_complete"]

@@ -67,8 +67,9 @@ def probabilities(folder: Path) -> pl.DataFrame:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """All files but the logs, which tell how fast it went."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".jsonl"]
+    """All files but the logs, which tell when and how fast it went."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in files if path.suffix != ".jsonl" and path.parent.name != "tensorboard"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 

@@ -23,7 +23,7 @@ def trained_like(config: ModelConfig, seed: int) -> QueryNetwork:
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4 + 0.1)
     network.fit_standardisation(
-        torch.rand(4, 3, 3, DIM, generator=generator) * 5, torch.randn(7, QUERY_DIM, generator=generator)
+        [torch.rand(4, 3, 3, DIM, generator=generator) * 5], torch.randn(7, QUERY_DIM, generator=generator)
     )
     return network.eval()
 

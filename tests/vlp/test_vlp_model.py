@@ -111,7 +111,7 @@ def test_positions_are_all_different() -> None:
 def test_standardisation_makes_channels_comparable(films: torch.Tensor) -> None:
     network = network_of(CONFIG)
     vectors = torch.eye(10)[:4] + 2
-    network.fit_standardisation(films * torch.tensor([1.0, 10, 100, 0, 5, 7]) + 3, vectors)
+    network.fit_standardisation(torch.split(films * torch.tensor([1.0, 10, 100, 0, 5, 7]) + 3, 2), vectors)
     standard = (vectors - network.query_mean) / network.query_std
     assert torch.allclose(standard.mean(0), torch.zeros(10), atol=1e-5)
     assert standard.square().mean() == pytest.approx(1, abs=1e-4)

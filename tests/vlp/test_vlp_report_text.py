@@ -13,6 +13,7 @@ from kgkit.interface import load_encoder, load_findings
 from vlp.config import TowerConfig, TrainConfig, VlpRecipe
 from vlp.data.dataset import choose_questions
 from vlp.data.film_cache import cache_films
+from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import PreparedData
 from vlp.data.report_text import Sentence, entity_text, report_sentences
 from vlp.features import cache_features
@@ -105,13 +106,17 @@ def test_features_are_computed_once_and_found_again(
 
 
 def test_a_trained_tower_gets_the_films_themselves_in_the_same_views(
-    data: PreparedData, tiny_recipe: VlpRecipe
+    data: PreparedData, tiny_recipe: VlpRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     films = data.films(data.study_ids("val"), frontal_only=True)
     tower, device = load_tower(tiny_recipe.tower.name), torch.device("cpu")
     config: TowerConfig = replace(tiny_recipe.tower, trained_blocks=1)
     cache = cache_films(tower, data, films, config, device)
     assert not cache.holds_features
+    squares = (FilmReader(data).squares(films, config.input_size) * 255).round()
+    assert np.array_equal(cache.kept[0].numpy(), squares)
+    monkeypatch.setattr("vlp.data.film_cache.FilmLoader", None)  # kept in DATA: nothing is read again
+    assert torch.equal(cache_films(tower, data, films, config, device).kept, cache.kept)
     features = cache_features(tower, data, films, tiny_recipe.tower, views=fixed_views(2), device=device)
     views, rows = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2])
     with torch.no_grad():

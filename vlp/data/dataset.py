@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,9 +84,14 @@ class FilmSet:
     def __len__(self) -> int:
         return int(self.targets.shape[0])
 
-    def looks(self, view: int = 0) -> Tensor:
-        """All films in one view, as `FilmCache.look` gives them."""
-        return self.cache.look(torch.full_like(self.rows, view), self.rows)
+    def parts(self, at_most: int = 0) -> Iterator[Tensor]:
+        """The films as they are (view 0), some at a time, as `FilmCache.parts` gives them.
+
+        Args:
+            at_most: Every so manieth film, so that they are no more than this; 0 for all.
+        """
+        step = math.ceil(len(self) / at_most) or 1 if at_most else 1
+        return self.cache.parts(self.rows[::step])
 
 
 @dataclass(frozen=True)

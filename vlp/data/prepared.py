@@ -136,8 +136,10 @@ def load_data(folder: Path) -> PreparedData:
     """
     manifest = read_manifest(folder, "data")
     missing = [key for key in _MANIFEST_KEYS if not isinstance(manifest.get(key), str)]
+    if not isinstance(manifest.get("skipped_by_reason"), dict):
+        missing.append("skipped_by_reason")
     if missing:
-        raise InputError(f"{missing[0]} is missing or no text: the folder is damaged", folder / "manifest.json")
+        raise InputError(f"{missing[0]} is missing or not as written: the folder is damaged", folder / "manifest.json")
     require_unchanged(folder, manifest)
     return PreparedData(
         folder,

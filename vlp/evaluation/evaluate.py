@@ -241,6 +241,7 @@ def _provenance(model: VlpModel, data: PreparedData, evaluated: Evaluated, confi
         "calibration_source": calibration.source if calibration is not None else None,
         "calibration_note": note,
         "average_synonyms": config.average_synonyms,
+        "left_out_before": data.manifest["skipped_by_reason"],
         "unreadable_films": [{"film": film, "reason": reason} for film, reason in predicted.failed],
         "model_dir": str(config.model_dir),
         "dataset": data.manifest["dataset"],

@@ -25,6 +25,7 @@ from kgkit.interface import (
     DoubleArray,
     InputError,
     choices,
+    draw_curve,
     publish_folder,
     sha256_file,
     write_json_atomically,
@@ -43,7 +44,7 @@ from vlp.finetuning.probe import Probe, fit_probe
 from vlp.finetuning.summary import summarise
 from vlp.finetuning.tower import Finetuner, FullConfig
 from vlp.knowledge import NORMAL
-from vlp.loop import CHECKPOINT
+from vlp.loop import CHECKPOINT, EPOCH
 from vlp.run_folder import RUN_FILE, open_run
 
 MODES = ("probe", "full")
@@ -228,6 +229,7 @@ def _fit(run: _Run, finetuner: Finetuner | None, fraction: float, seed: int) -> 
     scores = probe.scores(run.test.features)
     if finetuner is not None and probe.is_fitted.any():
         tuned = finetuner.fit((train, run.val), probe, seed, folder)
+        draw_curve(folder, EPOCH)
         scores = finetuner.scores(tuned.network, run.test)
         about |= {"best_epoch": tuned.best_epoch, "epochs": tuned.epochs, "val_loss": tuned.val_loss}
     predicted = run.test.by_study(scores)

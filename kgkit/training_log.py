@@ -18,17 +18,18 @@ class TrainingLog:
         folder: Where.
         first: The step a resumed run goes on from; later records of the attempt before are dropped.
         enabled: Processes beside the first one write nothing.
+        key: What a record counts by.
     """
 
-    def __init__(self, folder: Path, first: int, *, enabled: bool) -> None:
-        self._folder, self._first, self._enabled = folder, first, enabled
+    def __init__(self, folder: Path, first: int, *, enabled: bool, key: str = "step") -> None:
+        self._folder, self._first, self._enabled, self._key = folder, first, enabled, key
 
     def __enter__(self) -> Self:
         if self._enabled:
             from tensorboardX import SummaryWriter
 
             path = self._folder / LOG
-            kept = [record for record in read_log(self._folder) if record["step"] <= self._first]
+            kept = [record for record in read_log(self._folder) if record[self._key] <= self._first]
             path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
             self._stream = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first + 1)
@@ -42,15 +43,20 @@ class TrainingLog:
             self._board.close()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add a record: `step`, `losses` by objective, and further figures."""
+        """Add a record: its step, `losses` by objective or figures named `..._loss`, and further figures."""
         if not self._enabled:
             return
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
-        figures = {f"loss/{name}": value for name, value in record["losses"].items()}
-        figures |= {name: value for name, value in record.items() if name not in ("step", "losses")}
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, record["step"])
+        for name, value in _figures(record, self._key).items():
+            self._board.add_scalar(name, value, record[self._key])
+
+
+def _figures(record: dict[str, Any], key: str) -> dict[str, float]:
+    """What of a record can be drawn, by name; losses begin with `loss/` or end with `loss`."""
+    figures = {f"loss/{name}": value for name, value in record.get("losses", {}).items()}
+    figures |= {name: value for name, value in record.items() if name not in (key, "losses")}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -65,24 +71,29 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_curve(folder: Path) -> None:
-    """Draw `learning_curve.png`: losses by objective, and validation figures, over steps."""
+def draw_curve(folder: Path, key: str = "step") -> None:
+    """Draw `learning_curve.png`: losses, and validation figures between 0 and 1, over steps."""
     records = read_log(folder)
     if not records:
         return
     from matplotlib.figure import Figure
 
+    points: dict[str, list[tuple[int, float]]] = {}
+    for record in records:
+        for name, value in _figures(record, key).items():
+            points.setdefault(name, []).append((record[key], value))
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     losses, figures = figure.subplots(1, 2)
-    for name in sorted({name for record in records for name in record["losses"]}):
-        points = [(record["step"], record["losses"][name]) for record in records if name in record["losses"]]
-        losses.plot(*zip(*points, strict=True), label=name, linewidth=2.2 if name == "total" else 1.2)
-    for name in sorted({name for record in records for name in record if name.startswith("valid_")}):
-        points = [(record["step"], record[name]) for record in records if name in record]
-        label = name.removeprefix("valid_").replace("_", " ")
-        figures.plot(*zip(*points, strict=True), label=label, marker="o", markersize=4)
-    for axes, title in ((losses, "training loss, weighted"), (figures, "validation (sampled candidates)")):
-        axes.set(xlabel="step", title=title)
+    for name in sorted(points):
+        label = name.removeprefix("loss/").removeprefix("valid_").removeprefix("val_").replace("_", " ")
+        if name.startswith("loss/") or name.endswith("loss"):
+            label = label if name.startswith("loss/") else name.replace("_", " ")
+            width = 2.2 if label in ("total", "train loss") else 1.2
+            losses.plot(*zip(*points[name], strict=True), label=label, linewidth=width)
+        elif name.startswith("val"):
+            figures.plot(*zip(*points[name], strict=True), label=label, marker="o", markersize=4)
+    for axes, title in ((losses, "loss"), (figures, "validation")):
+        axes.set(xlabel=key, title=title)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
