@@ -84,6 +84,7 @@ def train(config: TrainConfig) -> TrainSummary:
     model, state = fit(films, questions, tower, config.recipe, accelerator, partial)
     val_logits = film_logits(model, films[1].parts(), questions.vectors)
     summary = _summarise(config, state, val_logits, films)
+    accelerator.end_training()  # the first process goes on alone, however long that takes
     if accelerator.is_main_process:
         denial = learn_denial(model, films, questions, config.recipe, val_logits)
         inverted = look_at_inverted(tower, data, config.recipe, accelerator.device)
@@ -91,7 +92,6 @@ def train(config: TrainConfig) -> TrainSummary:
         write_for_use(partial, data, (questions.queries, denial), looks, (films[1].targets, val_logits))
         draw_curve(partial, EPOCH)
         _write_model(config, data, questions, tower, partial, summary, model, denial)
-    accelerator.wait_for_everyone()
     return summary
 
 

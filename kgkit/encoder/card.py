@@ -56,12 +56,12 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _front_matter(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     """YAML; strings are written as JSON, which is YAML too."""
-    has_text, level = _text_model(recipe) != "none", manifest.get("licence_level")
+    has_text = _text_model(recipe) != "none"
     tags = ["concept-embeddings", "knowledge-graph", "ontology", "medical"]
     tags += ["sentence-transformers", "feature-extraction"] if has_text else ["knowledge-graph-embeddings"]
     fields: dict[str, Any] = {
         "license": "other",
-        "license_name": f"licences-of-the-sources-level-{'unknown' if level is None else level}",
+        "license_name": f"licences-of-the-sources-level-{_licence_level(manifest)}",
         "library_name": "sentence-transformers" if has_text else "kgkit",
         "tags": tags,
     }
@@ -80,6 +80,11 @@ def _introduction(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str
     what = f"{manifest['num_concepts']:,} medical concepts as unit vectors of length {manifest['dim']}, by {made}."
     same = " Names, definitions and any other words are read into the same space." if parts else ""
     return f"# Concept encoder\n\n{what}{same}"
+
+
+def _licence_level(manifest: Mapping[str, Any]) -> str:
+    level = manifest.get("licence_level")
+    return "unknown" if level is None else str(level)
 
 
 def _use(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
@@ -110,8 +115,8 @@ def _data(manifest: Mapping[str, Any]) -> str:
             rows.append((source, "", ""))
         else:
             rows.append((str(source["name"]), str(source.get("title", "")), str(source.get("licence_level", ""))))
-    level = "not known" if manifest.get("licence_level") is None else manifest["licence_level"]
-    lines = [f"Highest licence level (UMLS source restriction level, 0 to 9) of any text or fact: **{level}**."]
+    level = f"**{_licence_level(manifest)}**"
+    lines = [f"Highest licence level (UMLS source restriction level, 0 to 9) of any text or fact: {level}."]
     if manifest.get("graph_digest"):
         lines.append(f"Digest of the graph: `{manifest['graph_digest']}`.")
     names = ("source and release", "title", "licence level")
@@ -142,6 +147,8 @@ def _training(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         seconds = manifest["cpu_seconds"]
         spent = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
         rows.append(("CPU time", f"{spent}, all threads together"))
+    for change in manifest.get("rates_changed", ()):
+        rows.append((f"until step {change['step']:,}", f"{change['key']} was {change['before']:g}"))
     if manifest.get("precision"):
         rows.append(("precision", str(manifest["precision"])))
     if "seed" in recipe:

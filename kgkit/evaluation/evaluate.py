@@ -14,7 +14,7 @@ from kgkit.evaluation.assertion import assertion
 from kgkit.evaluation.entity_linking import entity_linking, lexical_entity_linking, searched_entity_linking
 from kgkit.evaluation.finding_presence import LABELS, finding_presence, finding_presence_baselines
 from kgkit.evaluation.outcomes import Answer, Measured, means, measure, refuse_unpaired
-from kgkit.evaluation.relatedness import relatedness
+from kgkit.evaluation.relatedness import lexical_relatedness, relatedness
 from kgkit.evaluation.retrieval import (
     definition_retrieval,
     lexical_definition_retrieval,
@@ -114,7 +114,11 @@ TASKS = MappingProxyType(
         "definition": Task(
             lambda folder, _: definition_retrieval(folder), lambda folder, _: lexical_definition_retrieval(folder)
         ),
-        "relatedness": Task(lambda folder, given: relatedness(folder, given.folder), needs="EHR-RelA.tsv"),
+        "relatedness": Task(
+            lambda folder, given: relatedness(folder, given.folder),
+            lambda folder, given: lexical_relatedness(folder, given.folder),
+            needs="EHR-RelA.tsv",
+        ),
         "linking": Task(
             _linking,
             _lexical_linking,

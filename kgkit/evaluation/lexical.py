@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kgkit.arrays import FloatArray
+from kgkit.arrays import DoubleArray, FloatArray
 from kgkit.evaluation.name_bank import FillScores, NameBank, concept_blocks
 
 
@@ -18,7 +18,7 @@ def lexical_scores(bank: NameBank, texts: Sequence[str]) -> FillScores:
         bank: The names.
         texts: Queries.
     """
-    vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), dtype=np.float32)
+    vectoriser = _vectoriser()
     try:
         names = vectoriser.fit_transform(bank.names.to_list())
     except ValueError:  # sklearn's word for names that hold no n-gram at all
@@ -35,6 +35,28 @@ def lexical_scores(bank: NameBank, texts: Sequence[str]) -> FillScores:
             out[:, low:high] = np.maximum.reduceat(scores, bank.starts[low:high] - begin, axis=0).T
 
     return fill
+
+
+def lexical_cosines(names: Sequence[str], first: Sequence[str], second: Sequence[str]) -> DoubleArray:
+    """Cosines of character n-grams, as in `lexical_scores`, of pairs of texts: float64 [n].
+
+    Args:
+        names: Say how rare an n-gram is.
+        first: One text of each pair, [n].
+        second: The other.
+    """
+    vectoriser = _vectoriser()
+    try:
+        vectoriser.fit(names)
+    except ValueError:
+        return np.zeros(len(first))
+    products = vectoriser.transform(list(first)).multiply(vectoriser.transform(list(second)))
+    cosines: DoubleArray = np.asarray(products.sum(axis=1), dtype=np.float64).ravel()
+    return cosines
+
+
+def _vectoriser() -> TfidfVectorizer:
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), dtype=np.float32)
 
 
 def _nothing(first: int, stop: int, out: FloatArray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import rankdata
 
 from kgkit.arrays import DoubleArray, IntArray
 from kgkit.encoder.artifact import load_encoder
+from kgkit.evaluation.lexical import lexical_cosines
 from kgkit.evaluation.name_bank import embed
 from kgkit.evaluation.outcomes import Answer, Columns, Outcomes
 from kgkit.evaluation.retrieval import NO_TEXT
@@ -27,19 +29,40 @@ def relatedness(folder: Path, data: Path) -> Answer:
     Returns:
         One part, `pairs`, with `spearman` and `pearson`; the resampled unit is the pair.
     """
+    pairs, encoder = _rated_pairs(data), load_encoder(folder)
+    if not encoder.reads_text:
+        return Answer(cannot=NO_TEXT)
+    vectors = embed(encoder, [*pairs.first, *pairs.second], "labels to vectors").astype(np.float64)
+    count = len(pairs.first)
+    return pairs.answer((vectors[:count] * vectors[count:]).sum(axis=1))
+
+
+def lexical_relatedness(folder: Path, data: Path) -> Answer:
+    """As `relatedness`, by the character n-grams of the labels; how rare they are is said by the encoder's names."""
+    pairs, encoder = _rated_pairs(data), load_encoder(folder)
+    return pairs.answer(lexical_cosines(encoder.names["name"].unique().sort().to_list(), pairs.first, pairs.second))
+
+
+@dataclass(frozen=True)
+class _RatedPairs:
+    file: str
+    first: list[str]
+    second: list[str]
+    ratings: list[float]
+
+    def answer(self, cosines: DoubleArray) -> Answer:
+        columns = {"cosine": cosines, "rating": np.array(self.ratings)}
+        labels = [f"{one} | {other}" for one, other in zip(self.first, self.second, strict=True)]
+        outcomes = Outcomes(labels, columns, np.arange(len(labels)))
+        return Answer({"pairs": outcomes}, {"file": self.file}, statistics={"pairs": correlations})
+
+
+def _rated_pairs(data: Path) -> _RatedPairs:
     path = find_file(data, "*Rel*.tsv", "the set EHR-Rel")
     rows = read_table(path, _COLUMNS)
     ratings = [number(row["mean_rating"], "mean_rating", path, line) for line, row in enumerate(rows, start=2)]
-    encoder = load_encoder(folder)
-    if not encoder.reads_text:
-        return Answer(cannot=NO_TEXT)
     first, second = ([row[column] for row in rows] for column in _COLUMNS[:2])
-    vectors = embed(encoder, [*first, *second], "labels to vectors").astype(np.float64)
-    cosines = (vectors[: len(rows)] * vectors[len(rows) :]).sum(axis=1)
-    columns = {"cosine": cosines, "rating": np.array(ratings)}
-    labels = [f"{one} | {other}" for one, other in zip(first, second, strict=True)]
-    outcomes = Outcomes(labels, columns, np.arange(len(rows)))
-    return Answer({"pairs": outcomes}, {"file": path.name}, statistics={"pairs": correlations})
+    return _RatedPairs(path.name, first, second, ratings)
 
 
 def correlations(columns: Columns, weights: IntArray) -> dict[str, float]:

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from kgkit.errors import InputError, KgkitError
 
+_RATES = ("train.text_learning_rate", "train.graph_learning_rate", "train.max_gradient_norm")
+"""What a resumed run may have otherwise: after a NaN they have to be lower."""
+
 
 def save_checkpoint(
     path: Path,
@@ -83,6 +86,38 @@ def read_about(path: Path) -> dict[str, Any]:
     """Only the JSON part of a checkpoint."""
     with _opened(path) as stream:
         return dict(json.loads((stream.metadata() or {})["about"]))
+
+
+def changed_rates(found: dict[str, Any], about: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """What a resumed run and those it goes on from have changed: `rates_changed` for the manifest, or nothing.
+
+    Args:
+        found: What the checkpoint says of its run.
+        about: The same of this run.
+        checkpoint: For the messages.
+
+    Raises:
+        InputError: if more than rates has changed since the checkpoint was made.
+    """
+    if found["graph_digest"] != about["graph_digest"]:
+        raise InputError("this checkpoint was made with another graph; run again without --resume", checkpoint)
+    before, now = _flat(found["recipe"]), _flat(about["recipe"])
+    changed = [key for key in now if before.get(key) != now[key]]
+    for key in changed:
+        if key not in _RATES:
+            what = f"this checkpoint was made with another recipe ({key} was {before.get(key)}, is {now[key]})"
+            raise InputError(f"{what}; run again without --resume", checkpoint)
+    step = found["progress"]["step"]
+    rates = found.get("rates_changed", []) + [{"step": step, "key": key, "before": before[key]} for key in changed]
+    return {"rates_changed": rates} if rates else {}
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """`{"train.steps": 2000, ...}`."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _under(content: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

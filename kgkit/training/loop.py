@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast
+from accelerate.utils import broadcast
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from kgkit.errors import InputError, KgkitError
 from kgkit.files import partial_folder, partial_path, publish_folder, require_replaceable, write_json_atomically
 from kgkit.progress import progress
 from kgkit.recipe import recipe_to_dict
-from kgkit.training.checkpoint import load_checkpoint, read_about, save_checkpoint
+from kgkit.training.checkpoint import changed_rates, load_checkpoint, read_about, save_checkpoint
 from kgkit.training.corpus import Corpus, build_corpus
 from kgkit.training.method import Method, Tokens, seed_torch
 from kgkit.training.methods import build_method
@@ -102,7 +101,8 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
         path: A graph folder, or a benchmark folder with its own split.
         out: The ENCODER folder to make; an older one is replaced at the end.
         recipe: What to train.
-        resume: Continue a killed run of the same graph and recipe.
+        resume: Continue a killed run of the same graph and recipe; learning rates and clipping may be others, since a
+            run that stopped at a NaN needs lower ones.
 
     Returns:
         The content of metrics.json; None in a process that is not the first.
@@ -113,8 +113,7 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
         KgkitError: if a loss or a vector becomes NaN, or the disk is full; the last checkpoint is kept.
     """
     began = time.process_time()
-    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # the first process writes and measures alone
-    accelerator = Accelerator(kwargs_handlers=[patient])
+    accelerator = Accelerator()
     source = read_source(path)
     about = {"graph_digest": source.digest, "recipe": recipe_to_dict(recipe)}
     folder = _open_partial(out, about, accelerator, resume=resume)
@@ -123,14 +122,13 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
     run, autocast = _prepare(recipe, corpus, accelerator, folder, about)
     run.began = began
     _train(run)
+    accelerator.end_training()  # the first process writes and measures alone, however long that takes
     if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
         return None
     _write(run, source, corpus, autocast)
     del run, source, corpus  # measuring opens the folder and needs the memory
     metrics = _measure_written(folder, recipe.seed)
     publish_folder(folder, out)
-    accelerator.wait_for_everyone()
     return metrics
 
 
@@ -140,10 +138,7 @@ def _open_partial(out: Path, about: dict[str, Any], accelerator: Accelerator, *,
     if resume:
         if not checkpoint.exists():
             raise InputError("nothing to resume: no checkpoint here; run again without --resume", checkpoint)
-        found = read_about(checkpoint)
-        for key, what in (("graph_digest", "another graph"), ("recipe", "another recipe")):
-            if found[key] != about[key]:
-                raise InputError(f"this checkpoint was made with {what}; run again without --resume", checkpoint)
+        about |= changed_rates(read_about(checkpoint), about, checkpoint)
     if accelerator.is_main_process:
         partial_folder(out, "encoder", keep=resume)
     accelerator.wait_for_everyone()

@@ -50,6 +50,11 @@ def test_bundled_recipes_hold_out_the_same_and_train_on_the_true_graph() -> None
         ("text.pooling=max", "'text.pooling'"),
         ("train.precision=fp8", "'train.precision'"),
         ("held_out.control=shuffled", "'held_out.control'"),
+        ("relation.sampling=all", "'relation.sampling' is 'all': it is for free vectors (text.model='none')"),
+        ("relation.n3=0.1", "'relation.n3' is 0.1: it is for free vectors (text.model='none'); with a text tower set"),
+        ("relation.label_smoothing=0.1", "'relation.label_smoothing' is 0.1: it is for free vectors"),
+        ("relation.sampler=bernoulli", "'relation.sampler' is 'bernoulli': a sampler serves 'relation.sampling' 'ind"),
+        ("objectives.text_pairs=1", "'objectives.synonym' is 1.0: 'objectives.text_pairs' is a way of training of"),
     ],
 )
 def test_wrong_values_are_refused_by_key_and_value(tiny_recipe: Recipe, change: str, message: str) -> None:

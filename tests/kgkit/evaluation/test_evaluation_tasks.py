@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics.pairwise import cosine_similarity
 from small_encoder import SmallEncoder
 from typer.testing import CliRunner
 
@@ -78,13 +80,17 @@ def test_negation_temporality_and_experiencer(sets: Path) -> None:
 
 
 def test_relatedness_equals_scipy(sets: Path, chest_dir: Path) -> None:
-    (row,) = evaluate(chest_dir, "relatedness", sets / "rel")["rows"]
+    row, letters = evaluate(chest_dir, "relatedness", sets / "rel")["rows"]
     encoder = load_encoder(chest_dir)
     pairs = [line.split("\t") for line in EHR.splitlines()[1:]]
     cosines = [float(np.dot(*encoder.embed_text(pair[:2]))) for pair in pairs]
     ratings = [float(pair[2]) for pair in pairs]
     assert row["pearson"] == pytest.approx(pearsonr(cosines, ratings).statistic, abs=1e-5)
     assert row["spearman"] == pytest.approx(spearmanr(cosines, ratings).statistic)
+    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit(encoder.names["name"].unique().to_list())
+    cosines = [float(cosine_similarity(*(grams.transform([text]) for text in pair[:2]))[0, 0]) for pair in pairs]
+    assert letters["name"] == "lexical"
+    assert letters["spearman"] == pytest.approx(spearmanr(cosines, ratings).statistic)
 
 
 def test_linking_reaches_concepts_by_mesh_codes_and_by_mondos_matches(

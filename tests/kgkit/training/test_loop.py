@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from tiny_thorax import make_graph, tiny_thorax
 
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
+from kgkit.encoder.card import model_card
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.encoder.model import EncoderModel
 from kgkit.errors import InputError, KgkitError
@@ -280,7 +281,7 @@ def test_a_killed_run_leaves_no_encoder_and_resumes_to_the_very_same(
     (partial / ".checkpoint.safetensors.1.tmp").write_bytes(b"what a kill in the middle of a checkpoint leaves")
 
     for changes, kg, what in (
-        (("train.steps=21",), tiny_kg, "another recipe"),
+        (("train.steps=21",), tiny_kg, r"another recipe \(train\.steps was 20, is 21\)"),
         ((), make_graph(tmp_path / "bare", tiny_thorax(definitions=False)), "another graph"),
     ):
         with pytest.raises(InputError, match=f"made with {what}; run again without --resume"):
@@ -350,6 +351,36 @@ def test_a_loss_that_is_no_number_stops_the_run(
     with pytest.raises(KgkitError, match=message):
         train_encoder(tiny_kg, tmp_path / "encoder", recipe)
     assert not (tmp_path / "encoder").exists()
+
+
+def test_after_a_loss_that_is_no_number_a_run_goes_on_with_lower_rates(
+    tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, opened: ConceptEncoder, monkeypatch: pytest.MonkeyPatch,
+    no_onnx: None,
+) -> None:  # fmt: skip
+    from kgkit.training import loop
+
+    whole = loop._step
+
+    def breaks(run: Any, *sides: Any) -> dict[str, float]:
+        losses = whole(run, *sides)
+        return losses | {"synonym": math.nan} if run.at.step == 12 else losses
+
+    monkeypatch.setattr(loop, "_step", breaks)
+    every = "train.checkpoint_every=5"
+    with pytest.raises(KgkitError, match=r"loss 'synonym' is not finite at step 12; lower the learning rates; the "):
+        train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe(every))
+    monkeypatch.setattr(loop, "_step", whole)
+    before = tiny_recipe(every).train
+    lower = ("train.text_learning_rate=1e-6", "train.graph_learning_rate=2e-6")
+    train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe(every, *lower), resume=True)
+    manifest = load_encoder(tmp_path / "encoder").manifest
+    assert manifest["rates_changed"] == [
+        {"step": 10, "key": f"train.{side}_learning_rate", "before": getattr(before, f"{side}_learning_rate")}
+        for side in ("text", "graph")
+    ]
+    assert "| until step 10 | train.text_learning_rate was " in model_card(manifest, {})
+    assert manifest["steps"] == opened.manifest["steps"]
+    assert manifest["encoder_digest"] != opened.digest
 
 
 def test_a_folder_that_is_no_graph_is_refused(tmp_path: Path, tiny_encoder: Path, tiny_recipe: Recipe) -> None:
