@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 
 from kgkit.arrays import IntArray
-from kgkit.errors import InputError
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.views.encode import are_in_sorted
+from kgkit.views.read import read_view
 
 _NOT_THE_SAME = ("RB", "RN", "RO")
 """Reasons (MRCUI's REL) of a successor that is only broader, narrower or related."""
@@ -89,7 +89,7 @@ def diff(old: Path, new: Path) -> GraphDiff:
     same = both.filter(pl.col("id") == pl.col("concept"), pl.col("concept") == pl.col("concept_new"))
     renamed = same.filter(pl.col("name").ne_missing(pl.col("name_new")))
     regrouped = both.filter(pl.col("concept") != pl.col("concept_new"))
-    merged, split, deleted = _explained(removed, other, _read(after.views, "retired"))
+    merged, split, deleted = _explained(removed, other, read_view(after.views, "retired"))
     old_names, new_names = _names(before.views), _names(after.views)
     return GraphDiff(
         added=added,
@@ -135,21 +135,14 @@ def diff_lines(found: GraphDiff, limit: int) -> Iterator[str]:
             yield f"{kind}: ... {frame.height - limit:,} more"
 
 
-def _read(views: Path, name: str) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(views / f"{name}.parquet")
-    except OSError as error:
-        raise InputError("the views are missing; ingest any source again to rebuild them", views) from error
-
-
 def _ids(views: Path) -> pl.DataFrame:
     """Columns id, concept, name: one row per member of a class, sorted."""
-    concepts = _read(views, "concepts").select("concept", "name", id="members")
+    concepts = read_view(views, "concepts").select("concept", "name", id="members")
     return concepts.explode("id").select("id", "concept", "name").sort("id")
 
 
 def _names(views: Path) -> pl.DataFrame:
-    return _read(views, "names").select("concept", "name", "language").unique()
+    return read_view(views, "names").select("concept", "name", "language").unique()
 
 
 def _only_in(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
@@ -202,7 +195,7 @@ def _successors(origins: pl.Series, live: pl.Series, retired: pl.DataFrame) -> p
 def _facts(old: Path, new: Path) -> pl.DataFrame:
     """Facts by relation in one graph only: relation, added, removed."""
     concepts, relations = (
-        pl.concat([_read(views, name)[column].unique() for views in (old, new)]).unique().sort()
+        pl.concat([read_view(views, name)[column].unique() for views in (old, new)]).unique().sort()
         for name, column in (("concepts", "concept"), ("relations", "relation"))
     )
     before, after = (_keys(views, concepts, relations) for views in (old, new))
@@ -219,11 +212,11 @@ def _keys(views: Path, concepts: pl.Series, relations: pl.Series) -> IntArray:
 
     def places(name: str, column: str, known: pl.Series) -> IntArray:
         rows = known.rename(column).to_frame().with_row_index("place")
-        own = _read(views, name).select(column).join(rows, on=column, how="left", maintain_order="left")
+        own = read_view(views, name).select(column).join(rows, on=column, how="left", maintain_order="left")
         return own["place"].to_numpy().astype(np.int64)
 
     concept, relation = places("concepts", "concept", concepts), places("relations", "relation", relations)
-    head, kind, tail = (_read(views, "triples")[column].to_numpy() for column in ("head", "relation", "tail"))
+    head, kind, tail = (read_view(views, "triples")[column].to_numpy() for column in ("head", "relation", "tail"))
     keys: IntArray = (concept[head] * len(relations) + relation[kind]) * len(concepts) + concept[tail]
     return keys
 

@@ -8,9 +8,9 @@ from typing import IO
 import polars as pl
 
 from kgkit.arrays import IntArray
-from kgkit.errors import InputError
 from kgkit.graph.exportable import Exportable, WriterOptions
 from kgkit.views.groups import semantic_group_of
+from kgkit.views.read import read_view
 from kgkit.views.splits import split_triples
 from kgkit.views.triples import open_triples
 
@@ -77,7 +77,7 @@ def write_neo4j(source: Exportable, _: WriterOptions, folder: Path) -> dict[str,
     cannot hold is changed: a `;` within a listed value becomes a comma, line ends within a text become spaces.
     """
     concepts, relations, triples = _views(source)
-    names = pl.read_parquet(source.views / "names.parquet", columns=["concept", "name"]).unique()
+    names = read_view(source.views, "names", ["concept", "name"]).unique()
     names = names.join(concepts.select("concept", preferred="name"), on="concept", how="left")
     other = names.filter(pl.col("name").ne_missing(pl.col("preferred"))).group_by("concept")
     synonyms = other.agg(pl.col("name").sort())
@@ -125,14 +125,8 @@ def _views(source: Exportable) -> tuple[pl.DataFrame, pl.Series, pl.DataFrame]:
     Raises:
         InputError: if the views are missing.
     """
-    try:
-        return (
-            pl.read_parquet(source.views / "concepts.parquet"),
-            pl.read_parquet(source.views / "relations.parquet")["relation"],
-            pl.read_parquet(source.views / "triples.parquet"),
-        )
-    except OSError as error:
-        raise InputError("the views are missing; ingest any source again to rebuild them", source.views) from error
+    views = source.views
+    return read_view(views, "concepts"), read_view(views, "relations")["relation"], read_view(views, "triples")
 
 
 def _one_line(text: pl.Expr) -> pl.Expr:

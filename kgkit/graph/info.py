@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from kgkit.graph.resolve import CUI
 from kgkit.graph.store import KnowledgeGraph
+from kgkit.views.read import read_view, view_errors
 
 _MINTED = r"^umls:C9\d{6}$"
 """CUIs that file makers mint for ids without one."""
@@ -106,20 +108,20 @@ class GraphInfo:
 def graph_info(graph: KnowledgeGraph) -> GraphInfo:
     """Count what a graph holds; a look at its views and its manifest, never at single statements."""
     views = graph.views
-    members = pl.read_parquet(views / "concepts.parquet", columns=["members"])["members"]
-    triples = pl.read_parquet(views / "triples.parquet")
-    retired = pl.scan_parquet(views / "retired.parquet").select(pl.col("retired").n_unique()).collect().item()
+    members = read_view(views, "concepts", ["members"])["members"]
+    triples = read_view(views, "triples")
+    retired = read_view(views, "retired", ["retired"])["retired"].n_unique()
     ids = members.to_frame().with_row_index("row").explode("members").drop_nulls()
     ids = ids.select("row", "members", prefix=pl.col("members").str.extract(r"^([^:]*):", 1).fill_null("(none)"))
     per_prefix = ids.group_by("prefix").agg(pl.col("row").n_unique()).sort("row", "prefix", descending=[True, False])
     return GraphInfo(
         graph.digest,
-        graph.counts() | {"retired ids": int(retired)},
+        graph.counts() | {"retired ids": retired},
         {name: _source(entry) for name, entry in graph.manifest["sources"].items()},
         _components(triples, len(members), ids.select("row", "prefix").unique()),
         _merged(ids),
-        _relations(triples, pl.read_parquet(views / "relations.parquet")["relation"]),
-        _by_vocabulary(pl.scan_parquet(views / "names.parquet")),
+        _relations(triples, read_view(views, "relations")["relation"]),
+        _by_vocabulary(views),
         dict(per_prefix.iter_rows()),
     )
 
@@ -174,9 +176,10 @@ def _relations(triples: pl.DataFrame, names: pl.Series) -> tuple[tuple[str, int]
     return tuple((names[relation], int(count)) for relation, count in counts.iter_rows())
 
 
-def _by_vocabulary(names: pl.LazyFrame) -> dict[str, int]:
-    counts = names.group_by("source").agg(count=pl.col("concept").n_unique())
-    return dict(counts.sort("count", "source", descending=[True, False]).collect().iter_rows())
+def _by_vocabulary(views: Path) -> dict[str, int]:
+    counts = pl.scan_parquet(views / "names.parquet").group_by("source").agg(count=pl.col("concept").n_unique())
+    with view_errors(views):
+        return dict(counts.sort("count", "source", descending=[True, False]).collect().iter_rows())
 
 
 def info_text(info: GraphInfo, limit: int = 10) -> str:

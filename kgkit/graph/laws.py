@@ -20,6 +20,7 @@ from kgkit.graph.query_worker import results_table, solutions
 from kgkit.graph.resolve import CUI, semantic_type_names
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.sources.relations import RelationNames
+from kgkit.views.read import read_view
 
 _NOT_READABLE = (OSError, zstandard.ZstdError, UnicodeDecodeError)
 _TAG = re.compile(
@@ -131,17 +132,17 @@ def unknown_types(graph: KnowledgeGraph) -> Iterator[str]:
 
 def classes_with_two_cuis(graph: KnowledgeGraph) -> Iterator[str]:
     """Rows of the concepts view whose ids hold several CUIs."""
-    rows = pl.scan_parquet(graph.views / "concepts.parquet").select("members")
+    rows = read_view(graph.views, "concepts", ["members"])
     cuis = pl.col("members").list.eval(pl.element().str.contains(CUI)).list.sum()
-    for (members,) in rows.filter(pl.col("members").list.len() > 1).filter(cuis > 1).collect().iter_rows():
+    for (members,) in rows.filter(pl.col("members").list.len() > 1).filter(cuis > 1).iter_rows():
         yield ", ".join(members)
 
 
 def view_breaches(graph: KnowledgeGraph) -> Iterator[str]:
     """What is not in order in the views: concepts and relations sorted, triples sorted, distinct and in range."""
-    concepts = pl.read_parquet(graph.views / "concepts.parquet", columns=["concept"])["concept"]
-    relations = pl.read_parquet(graph.views / "relations.parquet")["relation"]
-    triples = pl.read_parquet(graph.views / "triples.parquet")
+    concepts = read_view(graph.views, "concepts", ["concept"])["concept"]
+    relations = read_view(graph.views, "relations")["relation"]
+    triples = read_view(graph.views, "triples")
     for name, values in (("concepts", concepts), ("relations", relations)):
         if not values.is_sorted() or values.n_unique() != len(values):
             yield f"{name}.parquet: not sorted and distinct"
@@ -233,7 +234,7 @@ def derived_breaches(graph: KnowledgeGraph, folder: Path) -> Iterator[str]:
     build_views(tables, folder)
     for path in sorted(folder.glob("*.parquet")):
         derived = pl.read_parquet(path)
-        kept = pl.read_parquet(graph.views / path.name)
+        kept = read_view(graph.views, path.stem)
         if not derived.equals(kept):
             same = len(kept) == len(derived) and kept.columns == derived.columns
             other = [name for name in kept.columns if not kept[name].equals(derived[name])] if same else []

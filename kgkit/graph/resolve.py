@@ -13,6 +13,7 @@ from kgkit.errors import UnknownConceptError
 from kgkit.graph.query_worker import solutions
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.resources import resource
+from kgkit.views.read import read_view, view_errors
 
 CUI = r"^umls:C\d+$"
 """Ids of the UMLS, placeholders of file makers among them."""
@@ -88,7 +89,8 @@ def classes_of(graph: KnowledgeGraph, ids: Collection[str]) -> dict[str, Known]:
     one = rows.filter(pl.col("concept").is_in(wanted.implode())).with_columns(member="concept")
     many = rows.filter(pl.col("members").list.len() > 1).with_columns(member="members").explode("member")
     many = many.filter(pl.col("member").is_in(wanted.implode()))
-    found = pl.concat([one, many]).select("member", "concept", "name", "semantic_types").collect()
+    with view_errors(graph.views):
+        found = pl.concat([one, many]).select("member", "concept", "name", "semantic_types").collect()
     known = {
         member: Known(concept, name, tuple(types), is_concept=True)
         for member, concept, name, types in found.iter_rows()
@@ -131,11 +133,11 @@ def _objects(graph: KnowledgeGraph, pattern: str) -> Iterator[str]:
 def _hint(graph: KnowledgeGraph, given: str) -> str:
     """Near ids, or concepts of that name."""
     views = graph.views
-    ids = pl.scan_parquet(views / "concepts.parquet").select("concept").collect()["concept"]
+    ids = read_view(views, "concepts", ["concept"])["concept"]
     bare = ids.filter(ids.str.ends_with(f":{given}")).to_list()
     if not bare:
-        names = pl.scan_parquet(views / "names.parquet").filter(pl.col("name").str.to_lowercase() == given.lower())
-        bare = names.select(pl.col("concept").unique().sort()).collect()["concept"].to_list()
+        names = read_view(views, "names", ["concept"], where=pl.col("name").str.to_lowercase() == given.lower())
+        bare = names["concept"].unique().sort().to_list()
     if bare:
         return f"did you mean {' or '.join(bare[:_NEAR])}?"
     prefix = given.partition(":")[0]

@@ -11,6 +11,7 @@ from kgkit import namespaces as ns
 from kgkit.graph.query_worker import solutions
 from kgkit.graph.resolve import Known, classes_of, resolve, semantic_type_names
 from kgkit.graph.store import KnowledgeGraph
+from kgkit.views.read import read_view
 
 _MATCHES = ("exact", "close", "broad", "narrow", "related")
 _OUT = "GRAPH ?graph { ?member ?predicate ?other } BIND(true AS ?out)"
@@ -152,8 +153,7 @@ def _page(graph: KnowledgeGraph, concept: str) -> ConceptPage:
 def _view_row(graph: KnowledgeGraph, concept: str) -> dict[str, Any]:
     import polars as pl
 
-    rows = pl.scan_parquet(graph.views / "concepts.parquet").filter(pl.col("concept") == concept)
-    return rows.collect().row(0, named=True)
+    return read_view(graph.views, "concepts", where=pl.col("concept") == concept).row(0, named=True)
 
 
 def _sources(graph: KnowledgeGraph, graphs: set[str]) -> tuple[tuple[str, str, int], ...]:

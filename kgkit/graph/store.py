@@ -29,6 +29,7 @@ from kgkit.graph.tables import load_tables, save_tables
 from kgkit.sources.base import TABLES, IngestLog, NamedGraph, SourceTables
 from kgkit.sources.rdf import RdfSource
 from kgkit.views.build import build_views
+from kgkit.views.read import view_errors
 
 _SHORT = 16
 
@@ -252,7 +253,8 @@ class KnowledgeGraph:
         """Statements, named graphs, concepts, names, triples of the learning view."""
 
         def rows(view: str) -> int:
-            return int(pl.scan_parquet(self.views / f"{view}.parquet").select(pl.len()).collect().item())
+            with view_errors(self.views):
+                return int(pl.scan_parquet(self.views / f"{view}.parquet").select(pl.len()).collect().item())
 
         return {
             "statements": len(self.store),

@@ -15,6 +15,7 @@ from kgkit.errors import InputError
 from kgkit.files import sha256_file
 from kgkit.graph.store import KnowledgeGraph
 from kgkit.views.benchmarks import find_part, read_benchmark, read_lines
+from kgkit.views.read import read_view, require_unchanged_views
 from kgkit.views.splits import TripleSplit
 from kgkit.views.triples import TripleView, open_triples
 
@@ -75,19 +76,13 @@ def _is_benchmark(path: Path) -> bool:
 
 def _read_graph(path: Path) -> TrainingSource:
     graph = KnowledgeGraph(path)
-    columns = [column for column in NAME_COLUMNS if column != "vector"]
-    try:
-        concepts = pl.read_parquet(graph.views / "concepts.parquet").select(list(CONCEPT_COLUMNS))
-        names = pl.read_parquet(graph.views / "names.parquet", columns=columns).select(columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        problem = f"missing or damaged ({str(error).splitlines()[0]}); ingest any source again to rebuild the views"
-        raise InputError(problem, graph.views) from error
+    require_unchanged_views(graph.views)
     return TrainingSource(
         path=path,
         view=open_triples(graph.views),
         published=None,
-        concepts=concepts,
-        names=names,
+        concepts=read_view(graph.views, "concepts", list(CONCEPT_COLUMNS)),
+        names=read_view(graph.views, "names", [column for column in NAME_COLUMNS if column != "vector"]),
         digest=graph.digest,
         licence_level=graph.licence_level,
         sources=tuple(

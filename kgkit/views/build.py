@@ -22,6 +22,7 @@ from kgkit.sources.base import SourceTables, gathered, merge_tables
 from kgkit.sources.relations import RelationNames, is_negative
 from kgkit.views.identity import representatives
 from kgkit.views.preferred import preferred_names
+from kgkit.views.read import are_whole, write_view_digests
 
 
 def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
@@ -36,7 +37,7 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     labels = preferred.filter(pl.col("concept").is_in(declared)).select(
         id=gathered(graph.tables.ids, "concept"), language="language", name="name"
     )
-    if folder.exists():
+    if are_whole(folder):
         return labels
     partial = partial_folder(folder, None)
     by_class = preferred_names(graph.in_rows(graph.tables.names)) if graph.merged else graph.in_rows(preferred)
@@ -48,6 +49,7 @@ def build_views(sources: Sequence[SourceTables], folder: Path) -> pl.DataFrame:
     retired = graph.tables.retired
     retired = retired.select(gathered(graph.tables.ids, "retired"), "reason", gathered(graph.tables.ids, "target"))
     retired.unique().sort("retired", "target", "reason").write_parquet(partial / "retired.parquet")
+    write_view_digests(partial)
     publish_folder(partial, folder)
     return labels
 

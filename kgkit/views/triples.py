@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from kgkit.arrays import IntArray
 from kgkit.errors import InputError
+from kgkit.views.read import read_view
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,9 @@ def open_triples(views: Path) -> TripleView:
     Raises:
         InputError: if the views are missing, damaged, or not of one graph.
     """
-    try:
-        concepts = pl.read_parquet(views / "concepts.parquet", columns=["concept"])["concept"].to_list()
-        relations = pl.read_parquet(views / "relations.parquet")["relation"].to_list()
-        triples = pl.read_parquet(views / "triples.parquet").to_numpy()
-    except OSError as error:
-        raise InputError("the views are missing; ingest any source again to rebuild them", views) from error
-    except pl.exceptions.PolarsError as error:
-        problem = f"damaged ({str(error).splitlines()[0]}); ingest any source again to rebuild the views"
-        raise InputError(problem, views) from error
+    concepts = read_view(views, "concepts", ["concept"])["concept"].to_list()
+    relations = read_view(views, "relations", ["relation"])["relation"].to_list()
+    triples = read_view(views, "triples", ["head", "relation", "tail"]).to_numpy()
     if len(triples) and (triples[:, [0, 2]].max() >= len(concepts) or triples[:, 1].max() >= len(relations)):
         raise InputError("triples.parquet is of another graph; ingest any source again to rebuild the views", views)
     return TripleView(tuple(concepts), tuple(relations), np.ascontiguousarray(triples, dtype=np.int64))

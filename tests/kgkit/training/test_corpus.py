@@ -24,6 +24,7 @@ from kgkit.sources.base import IngestLog
 from kgkit.sources.umls import UmlsOptions, read_umls
 from kgkit.training.corpus import Corpus, build_corpus
 from kgkit.training.source import read_source
+from kgkit.views.read import write_view_digests
 
 ROW = {name: row for row, (name, *_) in enumerate(concept_rows())}  # CUIs rise in the order of the table
 
@@ -189,6 +190,7 @@ def test_a_concept_without_a_name_is_said(tmp_path: Path) -> None:
     table = pl.read_parquet(path)
     nameless = pl.when(pl.col("concept") == CURIE["lung"]).then(None).otherwise(pl.col("name"))
     table.with_columns(name=nameless).write_parquet(path)
+    write_view_digests(path.parent)
     with pytest.raises(InputError, match=f"1 concepts have no name, the first is {CURIE['lung']}"):
         read_source(kg)
 
@@ -252,7 +254,11 @@ def test_a_view_cut_short_is_said(tmp_path: Path, tiny_kg: Path, view: str) -> N
     folder = Path(shutil.copytree(tiny_kg, tmp_path / "KG"))
     file = KnowledgeGraph(folder).views / f"{view}.parquet"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"damaged .*; ingest any source again to rebuild the views"):
+    again = "ingest any source again to rebuild the views"
+    with pytest.raises(InputError, match=rf"{view}\.parquet: digests disagree: .*; {again}"):
+        read_source(folder)
+    write_view_digests(file.parent)
+    with pytest.raises(InputError, match=rf"damaged .*; {again}"):
         read_source(folder)
 
 
@@ -261,5 +267,6 @@ def test_triples_of_another_graph_are_said(tmp_path: Path, tiny_kg: Path) -> Non
     file = KnowledgeGraph(folder).views / "triples.parquet"
     table = pl.read_parquet(file)
     table.with_columns(pl.col("tail") + 1000).write_parquet(file)
+    write_view_digests(file.parent)
     with pytest.raises(InputError, match=r"triples\.parquet is of another graph"):
         read_source(folder)
