@@ -1,0 +1,179 @@
+"""Every bundled recipe stops, goes on and shares its work with a second process without another result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kgkit.encoder.artifact import ConceptEncoder, load_encoder
+from kgkit.encoder.config import EncoderRecipe
+from kgkit.recipe import load_recipe
+from kgkit.training import loop
+from kgkit.training.loop import train_encoder
+
+STEPS = 8
+WAYS = {
+    "default": ["train.fact_steps=6", "train.definitions=4"],
+    "fast": [],
+    "sapbert": ["train.mine_every=3"],
+    "kad": ["train.mine_every=3", "text.dropout=0"],
+    "kge": ["relation.concept_dim=16"],
+    "best of sapbert": ["train.keep=best", "train.curve_points=8", "train.text_learning_rate=2e-2"],
+}
+"""Ways of training; each mines, masks or turns to facts within the few steps. Dropout is each process's own."""
+
+
+def recipe_of(way: str, text_model: Path) -> EncoderRecipe:
+    name = way.split()[-1]
+    settings = ["held_out.names=0.1", "held_out.triples=0.1", f"train.steps={STEPS}", "train.checkpoint_every=2",
+                "train.log_every=1", "train.precision=fp32"]  # fmt: skip
+    if name != "kge":
+        settings += [f'text.model="{text_model}"', "text.max_name_tokens=24", "text.max_definition_tokens=24",
+                     "train.synonym_pairs=16", "train.text_pairs=16", "relation.triples=16",
+                     "text.frozen_layers=0"]  # fmt: skip
+    return load_recipe(EncoderRecipe, "encoder", name, [*settings, *WAYS[way]])
+
+
+@pytest.fixture
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
+    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
+
+
+def log_of(encoder: Path) -> list[dict[str, Any]]:
+    lines = (encoder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "cpu_seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stopped_run_goes_on_to_the_very_same(
+    way: str, no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, step = recipe_of(way, tiny_text_model), loop._step
+    train_encoder(tiny_kg, tmp_path / "whole", recipe)
+
+    def until(run: Any, *rest: Any) -> dict[str, float]:
+        if run.at.step > 5:  # a step after the last checkpoint
+            raise KeyboardInterrupt
+        return step(run, *rest)
+
+    monkeypatch.setattr(loop, "_step", until)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(tiny_kg, tmp_path / "stopped", recipe)
+    monkeypatch.setattr(loop, "_step", step)
+    train_encoder(tiny_kg, tmp_path / "stopped", recipe, resume=True)
+    whole, resumed = load_encoder(tmp_path / "whole"), load_encoder(tmp_path / "stopped")
+    assert resumed.digest == whole.digest
+    assert log_of(resumed.folder) == log_of(whole.folder)
+    for key in ("pairs", "steps", "written_weights"):
+        assert resumed.manifest[key] == whole.manifest[key]
+
+
+LAUNCHED = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from test_recipes import recipe_of
+from kgkit.training import loop, saving
+saving.export_onnx = lambda tower, path: None
+loop.measure_encoder = lambda folder, seed: {{}}
+for way in {ways!r}:
+    loop.train_encoder(Path({kg!r}), Path({out!r}) / way, recipe_of(way, Path({text!r})))
+"""
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_kg: Path, tiny_text_model: Path) -> Callable[[str], Path]:
+    """Encoders that two processes have trained together, one launch for each way."""
+    folder = tmp_path_factory.mktemp("two")
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "encoder"), str(Path(__file__).parents[3])]
+
+    def train(way: str) -> Path:
+        script = folder / "run.py"
+        script.write_text(
+            LAUNCHED.format(paths=paths, ways=[way], kg=str(tiny_kg), out=str(folder), text=str(tiny_text_model))
+        )
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return folder / way
+
+    return train
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["default", "sapbert", "kad", "kge"])
+def test_two_processes_train_what_one_trains(
+    way: str, by_two: Callable[[str], Path], no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path
+) -> None:
+    train_encoder(tiny_kg, tmp_path / "one", recipe_of(way, tiny_text_model))
+    one, two = load_encoder(tmp_path / "one"), load_encoder(by_two(way))
+    for ours, theirs in zip(log_of(two.folder), log_of(one.folder), strict=True):
+        assert ours["losses"]["total"] == pytest.approx(theirs["losses"]["total"], rel=2e-2)
+    assert _cosines(one, two).min() > 0.99
+
+
+def _cosines(one: ConceptEncoder, two: ConceptEncoder) -> np.ndarray:
+    return np.asarray((one.vectors * two.vectors).sum(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "over"),
+    [([], r"\d+%"), (["train.cpu_minutes=5"], r"\d+% of 5 processor minutes")],
+)
+def test_progress_says_how_fast_it_goes_and_how_long_it_will_take(
+    settings: list[str], over: str, no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("kgkit.progress._LOG_INTERVAL_S", 0.0)
+    name = ["text.model=" + json.dumps(str(tiny_text_model)), f"train.steps={STEPS}", "train.synonym_pairs=16"]
+    train_encoder(tiny_kg, tmp_path / "encoder", load_recipe(EncoderRecipe, "encoder", "sapbert", [*name, *settings]))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training: ")]
+    form = re.compile(rf"training: (\d+) pairs, [\d,]+ pairs/s loss \d+\.\d{{3}}, {over}, (\d+) s left ?")
+    found = [form.fullmatch(line) for line in lines]
+    assert all(found)
+    assert len(found) == STEPS
+    pairs = [int(match.group(1)) for match in found if match]
+    assert pairs == sorted(pairs)
+    if not settings:
+        assert found[-1] is not None
+        assert found[-1].group(2) == "0"
+
+
+def test_ablate_as_typed(
+    tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    small = ["text.model=" + json.dumps(str(tiny_text_model)), "train.steps=3", "train.synonym_pairs=16",
+             "train.definitions=4", "relation.triples=16", "held_out.triples=0.1", "graph.hidden_dim=8",
+             "text.frozen_layers=0"]  # fmt: skip
+    typed = ("kgkit", "ablate", tiny_kg, "--out", tmp_path / "OUT", "--recipe", "fast", "--without", "graph",
+             "--baseline", "untrained", "--seeds", "0,1", "--measure", "synonym")  # fmt: skip
+    sets = [part for setting in small for part in ("--set", setting)]
+    code, printed, _ = command(*typed, *sets)
+    assert code == 0
+    table = (tmp_path / "OUT" / "ablation.md").read_text(encoding="utf-8")
+    assert printed.strip().startswith(table.strip()[:200])
+    for row in ("fast", "without graph", "untrained"):
+        assert f"| {row} |" in table
+    code, printed, _ = command(*typed, *sets, "--json")
+    rows = json.loads(printed)["rows"]
+    assert [(row["variant"], len(row["by_seed"])) for row in rows] == [
+        ("fast", 2), ("without graph", 2), ("untrained", 2), ("lexical", 2),
+    ]  # fmt: skip
+    for wrong, message in ((("--seeds", "0,x"), "--seeds '0,x': expected whole numbers"),
+                           (("--measure", "synonyms"), "--measure 'synonyms': did you mean 'synonym'"),
+                           (("--without", "grph"), "cannot switch off 'grph'; did you mean 'graph'")):  # fmt: skip
+        code, _, problem = command("kgkit", "ablate", tiny_kg, "--out", tmp_path / "NO", *wrong)
+        assert (code, problem.count("\n")) == (1, 1)
+        assert message in problem
+    assert not (tmp_path / "NO").exists()
