@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
@@ -88,7 +89,8 @@ class Task(Protocol):
 
 
 def make_accelerator(config: OptimizerConfig) -> Accelerator:
-    """Devices, processes and arithmetic."""
+    """Devices, processes and arithmetic; the arithmetic of an earlier run in this process does not bind this one."""
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],

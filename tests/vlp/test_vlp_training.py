@@ -170,6 +170,25 @@ def test_early_stopping_keeps_the_best_epoch(run: TrainConfig) -> None:
     assert summary.metrics["epochs_run"] == summary.best_epoch + 2
 
 
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_training_in_bf16_is_training_in_fp32_but_for_its_rounding(
+    run: TrainConfig, tmp_path: Path, blocks: int
+) -> None:
+    logs, trained = [], []
+    for precision in ("no", "bf16"):
+        optimizer = replace(run.recipe.optimizer, mixed_precision=precision)
+        recipe = replace(run.recipe, tower=replace(run.recipe.tower, trained_blocks=blocks), optimizer=optimizer)
+        train(replace(run, recipe=recipe, out_dir=tmp_path / precision))
+        logs.append(read_log(tmp_path / precision))
+        state = load_file(tmp_path / precision / "model.safetensors")
+        assert all(tensor.dtype != torch.bfloat16 for tensor in state.values())
+        trained.append(torch.cat([tensor.flatten() for name, tensor in state.items() if name.startswith("network.")]))
+    for exact, rounded in zip(*logs, strict=True):
+        assert rounded["train_loss"] == pytest.approx(exact["train_loss"], rel=0.05)
+        assert rounded["val_loss"] == pytest.approx(exact["val_loss"], rel=0.05)
+    assert not torch.equal(*trained)
+
+
 def test_without_validation_films_the_last_epoch_is_kept(run: TrainConfig, openi_copy: Path, tmp_path: Path) -> None:
     text = (openi_copy / "splits.csv").read_text().replace(",val", ",train")
     (openi_copy / "splits.csv").write_text(text)
