@@ -7,6 +7,7 @@ undisturbed one; with a limit of processor time, as near as the clock allows.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,9 @@ class Task(Protocol):
 def make_accelerator(config: OptimizerConfig) -> Accelerator:
     """Devices, processes and arithmetic; the arithmetic of an earlier run in this process does not bind this one."""
     AcceleratorState._reset_state()
+    is_launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return Accelerator(
+        cpu=is_launched and not torch.cuda.is_available(),  # else each process would take itself for alone
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

@@ -16,7 +16,7 @@ TASKS = {
 """What the table of figures calls each task of metrics.json; others go by their own name."""
 _HELD_OUT = {
     "triples": "facts, with everything else that is said of the same two concepts",
-    "names": "synonyms, by normalised string: out of training names, definitions and neighbours",
+    "names": "synonyms, by normalised string: out of training names, neighbours and the definitions of their concepts",
     "definitions": "definitions",
     "concepts": "concepts, with all their names, definitions and facts",
 }
@@ -218,8 +218,9 @@ def _limits(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     lines = [
         "**Not for clinical use**: not a medical device; nearness of vectors is no statement about a patient.",
         protected,
-        "It knows the languages of its sources, English unless others were ingested, and the view of medicine of those "
-        "who wrote them; rare concepts with one name and few relations are placed less well.",
+        "English names alone are trained on and asked; names in other languages have vectors, but taught nothing. It "
+        "has the view of medicine of those who wrote its sources; rare concepts with one name and few relations are "
+        "placed less well.",
         "Neighbours are alike or related, not the same: opposites, and a disease and its organ, may lie close.",
     ]
     if _text_model(recipe) == "none":

@@ -166,9 +166,8 @@ def evaluate(
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}; {choices(task, TASKS)}")
-    chosen = TASKS[task]
-    _check(task, chosen, Sources(data, file), against)
-    sources = Sources(data, file)
+    chosen, sources = TASKS[task], Sources(data, file)
+    check_question(task, sources, against)
     if task != "assertion":
         load_verified_encoder(folder)
     answers = _own_rows(chosen, folder, sources)
@@ -219,7 +218,15 @@ def _own_rows(chosen: Task, folder: Path, sources: Sources) -> dict[str, Answer]
     return answers
 
 
-def _check(task: str, chosen: Task, sources: Sources, against: Sequence[tuple[str, Path]]) -> None:
+def check_question(task: str, sources: Sources, against: Sequence[tuple[str, Path]] = ()) -> None:
+    """Refuse what a task cannot be asked, before anything is read.
+
+    Raises:
+        InputError: for data that are missing or not wanted, or names of rows that are taken.
+    """
+    chosen = TASKS[task]
+    if sources.data is not None and not sources.data.is_dir():
+        raise InputError("no such folder of data", sources.data)
     if chosen.needs is not None and sources.data is None:
         raise InputError(f"task {task!r} needs --data: a folder with {chosen.needs}")
     if chosen.needs is None and sources.data is not None and not chosen.may_take_data:

@@ -13,7 +13,7 @@ import numpy as np
 
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError, choices
-from kgkit.evaluation.evaluate import LEXICAL, TASKS, Sources
+from kgkit.evaluation.evaluate import LEXICAL, TASKS, Sources, check_question
 from kgkit.evaluation.outcomes import Answer, Measured, Outcomes, figures_of, means, measure, refuse_unpaired
 from kgkit.files import partial_path, read_manifest, write_json_atomically, write_text_atomically
 from kgkit.progress import progress
@@ -115,6 +115,8 @@ def ablate(
     """
     if len({variant.name for variant in variants}) < len(variants):
         raise InputError("two variants have one name; give recipes different names")
+    for measurement in measurements:
+        check_question(measurement.task, Sources(measurement.data, None))
     digest = source_digest(path)
     with progress("encoders", len(variants) * len(seeds), "encoders") as report:
         for seed in seeds:

@@ -204,7 +204,7 @@ class IndependentNegatives:
             anchors, directed = F.embedding(draw.others[:, 0].to(weight.device), weight), draw.others[:, 1]
             backwards = scorer.score_directed(anchors, directed.to(weight.device), candidates)
             scores = torch.where(draw.reversed.to(weight.device), backwards, scores)
-        return self._loss.against_sampled(scores[:, :1], scores[:, 1:])
+        return self._loss.against_sampled(scores[:, :1].contiguous(), scores[:, 1:].contiguous())  # PyKEEN takes views
 
 
 class SharedNegatives:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -113,7 +114,7 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
         KgkitError: if a loss or a vector becomes NaN, or the disk is full; the last checkpoint is kept.
     """
     began = time.process_time()
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=_are_processes_on_cpu())
     source = read_source(path)
     about = {"graph_digest": source.digest, "recipe": recipe_to_dict(recipe)}
     folder = _open_partial(out, about, accelerator, resume=resume)
@@ -130,6 +131,11 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
     metrics = _measure_written(folder, recipe.seed)
     publish_folder(folder, out)
     return metrics
+
+
+def _are_processes_on_cpu() -> bool:
+    """Whether torchrun started several processes where there is no GPU: accelerate would take each for alone."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
 
 
 def _open_partial(out: Path, about: dict[str, Any], accelerator: Accelerator, *, resume: bool) -> Path:
@@ -170,7 +176,20 @@ def _prepare(
         tensors, state = load_checkpoint(checkpoint, model, optimisers)
         method.restore(tensors)
         run.at = _Progress(**state["progress"])
+        _forget_later_best(run)
     return run, autocast
+
+
+def _forget_later_best(run: _Run) -> None:
+    """The best weights of an attempt that was given up after the checkpoint are not this one's, which chooses anew.
+
+    It finds the same ones unless its rates are others.
+    """
+    best = run.folder / BEST
+    if best.exists() and read_about(best)["step"] != run.at.best_step:
+        run.at.best, run.at.best_step, run.at.since_best = -math.inf, 0, 0
+        if run.accelerator.is_main_process:
+            best.unlink()
 
 
 def _agreed(precision: str, accelerator: Accelerator) -> str:

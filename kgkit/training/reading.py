@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kgkit.encoder.text_tower import TextTower
+from kgkit.errors import KgkitError
 from kgkit.training.method import Tokens, seed_torch
 
 
@@ -54,6 +55,9 @@ class StepReader:
             self._read = []
             return torch.empty(0, dim, device=self._accelerator.device)
         world, rank = self._accelerator.num_processes, self._accelerator.process_index
+        if len(tokens) < world:
+            problem = f"a step reads {len(tokens)} texts, fewer than there are processes ({world})"
+            raise KgkitError(f"{problem}: start fewer, or raise train.synonym_pairs")
         order = np.argsort([len(row) for row in tokens], kind="stable")
         self._mine, self._seed = order[rank::world], seed
         step = self._chunk or len(self._mine)

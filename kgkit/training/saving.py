@@ -124,11 +124,13 @@ def _read_strings(
     """
     assert model.text is not None
     vectors, is_left = torch.empty(len(strings), model.dim), np.ones(len(strings), dtype=np.bool_)
-    if known is not None:
+    text = model.text.config
+    limit = max(text.max_name_tokens, text.max_definition_tokens)  # as whoever opens the folder reads them
+    if known is not None and limit == text.max_name_tokens:
         vectors[torch.from_numpy(preferred)] = known
         is_left[preferred] = False
     left = strings.filter(pl.Series(is_left))
-    store = TokenStore.build(folder / "tokens" / "all", left, model.text, model.text.config.max_name_tokens)
+    store = TokenStore.build(folder / "tokens" / "all", left, model.text, limit)
     vectors[torch.from_numpy(is_left)] = model.text.encode_all(store, autocast, "names to vectors")
     return vectors
 

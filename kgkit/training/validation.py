@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kgkit.arrays import IntArray
@@ -75,5 +76,6 @@ def triple_figure(corpus: Corpus, scorer: RelationScorer, vectors_of: Callable[[
         return moved[(moved >= 0).all(axis=1)]
 
     known = KnownFacts(among(corpus.view.triples), corpus.view.num_relations)
-    vectors = vectors_of(concepts).to(next(scorer.parameters()).device)
+    device = next((parameter.device for parameter in scorer.parameters()), torch.device("cpu"))  # `um` has none
+    vectors = vectors_of(concepts).to(device)
     return float((1 / rank_triples(vectors, scorer, known, among(facts))).mean())

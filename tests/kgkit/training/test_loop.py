@@ -420,7 +420,7 @@ def test_two_processes_train_what_one_trains(
     script = tmp_path / "run.py"
     script.write_text(KILLED, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, tiny_kg, tmp_path / "encoder", tiny_text_model], env=environment, capture_output=True, text=True,
         check=False, timeout=300,

@@ -8,19 +8,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pykeen.losses import loss_resolver
 
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.recipe import load_recipe
 from kgkit.training import loop
 from kgkit.training.loop import train_encoder
+from kgkit.training.towers import TowersMethod
 
 STEPS = 8
+FITTING_LOSSES = set(loss_resolver.lookup_dict) - {"adversarialbcewithlogits", "pairwiselogistic"}
 WAYS = {
     "default": ["train.fact_steps=6", "train.definitions=4"],
     "fast": [],
@@ -103,7 +107,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_kg: Path, tiny_text_mo
             LAUNCHED.format(paths=paths, ways=[way], kg=str(tiny_kg), out=str(folder), text=str(tiny_text_model))
         )
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         return folder / way
@@ -177,3 +181,61 @@ def test_ablate_as_typed(
         assert (code, problem.count("\n")) == (1, 1)
         assert message in problem
     assert not (tmp_path / "NO").exists()
+
+
+@pytest.mark.parametrize("loss", sorted(FITTING_LOSSES))
+def test_every_loss_trains_on_negatives_of_its_own(loss: str, no_onnx: None, tmp_path: Path, tiny_kg: Path) -> None:
+    settings = [f"relation.loss={loss}", "relation.sampling=independent", "relation.negatives=3", "relation.n3=0",
+                "relation.label_smoothing=0", "train.max_gradient_norm=0", "relation.concept_dim=8", "train.steps=2",
+                "held_out.triples=0.1"]  # fmt: skip
+    train_encoder(tiny_kg, tmp_path / "kge", load_recipe(EncoderRecipe, "encoder", "kge", settings))
+    assert np.isfinite(load_encoder(tmp_path / "kge").vectors).all()
+
+
+def test_an_interaction_without_parameters_is_validated_too(
+    no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path
+) -> None:
+    recipe = recipe_of("fast", tiny_text_model)
+    recipe = replace(recipe, relation=replace(recipe.relation, interaction="um"))
+    train_encoder(tiny_kg, tmp_path / "um", recipe)
+    assert any("valid_link_mrr" in line for line in log_of(tmp_path / "um"))
+
+
+def test_names_in_the_folder_are_read_as_long_as_whoever_opens_it_reads_them(
+    no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    recipe = recipe_of("sapbert", tiny_text_model)
+    recipe = replace(recipe, text=replace(recipe.text, max_name_tokens=4))
+    train_encoder(tiny_kg, tmp_path / "short", recipe)
+    encoder = load_encoder(tmp_path / "short")
+    names = encoder.names.unique("vector", maintain_order=True)
+    read = SentenceTransformer(str(tmp_path / "short" / "text"), device="cpu").encode(names["name"].to_list())
+    stored = encoder.name_vectors[names["vector"].to_numpy()]
+    assert (stored * (read / np.linalg.norm(read, axis=1, keepdims=True))).sum(axis=1).min() > 0.999
+
+
+def test_the_best_of_an_attempt_that_was_given_up_is_not_written(
+    no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after a step that was the best so far and no checkpoint held; gone on with other rates."""
+    recipe, step = recipe_of("best of sapbert", tiny_text_model), loop._step
+    recipe = replace(recipe, train=replace(recipe.train, checkpoint_every=4))
+    figures = iter([0.1, 0.2, 0.3, 0.4, 0.9, 0.5, 0.5, 0.5, 0.5])
+    monkeypatch.setattr(TowersMethod, "validate", lambda self: {"valid_score": next(figures)})
+
+    def until(run: Any, *rest: Any) -> dict[str, float]:
+        if run.at.step > 5:
+            raise KeyboardInterrupt
+        return step(run, *rest)
+
+    monkeypatch.setattr(loop, "_step", until)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(tiny_kg, tmp_path / "out", recipe)
+    monkeypatch.setattr(loop, "_step", step)
+    slower = replace(recipe, train=replace(recipe.train, text_learning_rate=1e-5))
+    train_encoder(tiny_kg, tmp_path / "out", slower, resume=True)
+    written = load_encoder(tmp_path / "out").manifest["written_weights"]
+    scores = {line["step"]: line["valid_score"] for line in log_of(tmp_path / "out")}
+    assert written == f"step {max((step for step in scores if step > 4), key=lambda step: (scores[step], -step))}"
