@@ -143,6 +143,9 @@ def _prepare(config: CrossValidateConfig) -> _Task:
         raise InputError(
             "a probe learns from labels: there is nothing to leave out of the reports; drop one of the two"
         )
+    if config.left_out and (config.recipe.targets.queries == "kad" or config.recipe.loss.uncertain_weight > 0):
+        problem = "what is left out is masked as uncertain, which this recipe teaches as absent, or asks all the same"
+        raise InputError(f"{problem}: set loss.uncertain_weight=0 and targets.queries=frequent to leave a finding out")
     if config.recipe.tower.trained_blocks:
         raise InputError("cross-validation shares the features of a frozen tower: set tower.trained_blocks=0")
     data = load_data(config.data_dir)

@@ -103,13 +103,22 @@ def fit_square(film: FloatArray, side: int) -> FloatArray:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the likeliest ten answers about each film."""
-    runner = VlpRunner(Path(__file__).parent)
+    """Print the likeliest ten answers about each film; one that cannot be read, or is blank, is named and left out."""
+    runner, answered = VlpRunner(Path(__file__).parent), 0
     for path in arguments:
-        values = runner.answer_file(path)
+        try:
+            film = read_film(path)
+            if film.min() == film.max():
+                raise ValueError("blank film (every pixel is the same)")
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"{path}: {error}\n")
+            continue
+        values = runner.answer(film)
+        answered += 1
         sys.stdout.write(f"{path}\n")
         for row in np.argsort(-values)[:10]:
             sys.stdout.write(f"  {values[row]:.3f}  {runner.queries[row]['text']}\n")
+    sys.exit(0 if answered else 1)
 
 
 def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

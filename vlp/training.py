@@ -242,6 +242,7 @@ def _write_model(
         "data_licence": data.manifest["licence"],
         "label_set": data.manifest["label_set"],
         "mentions_unused": questions.unused,
+        "studies_without_report": questions.silent,
         "denial": None if denial is None else asdict(denial),
     }
     write_text_atomically(partial / "README.md", model_card(manifest, summary.metrics))

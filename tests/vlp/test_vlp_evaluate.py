@@ -237,6 +237,11 @@ def test_thresholds_fitted_on_the_evaluated_split_are_said_to_flatter(
 ) -> None:
     metrics = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OUT"))
     assert "look better than they are" in metrics["calibration_note"]
+    kept = tmp_path / "OUT" / "calibration.json"
+    again = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "AGAIN", calibration=kept))
+    assert "look better than they are" in again["calibration_note"]
+    other = evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "test", tmp_path / "TEST", calibration=kept))
+    assert other["calibration_note"] is None
     config = EvaluateConfig(tiny_model_dir, tiny_data_dir, "val", tmp_path / "OWN", validation_split="")
     assert evaluate(config)["calibration_source"] == "what the validation reports say"
     model = bare(tiny_model_dir, tmp_path / "MODEL")

@@ -117,3 +117,16 @@ def test_squares_are_those_of_training() -> None:
     for shape in ((31, 77), (77, 31), (40, 40), (3, 200)):
         film = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
         assert np.array_equal(fit_square(film, 64), ResizePad(shape, 64).apply(film))
+
+
+def test_the_runner_names_a_bad_film_and_goes_on(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "junk.png").write_text("no film")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "blank.png")
+    Image.fromarray(np.arange(81, dtype=np.uint8).reshape(9, 9)).save(tmp_path / "film.png")
+    for names, code in ((("junk.png", "blank.png", "film.png"), 0), (("junk.png", "blank.png"), 1)):
+        line = [sys.executable, exported / "runner.py", *(tmp_path / name for name in names)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert done.stderr.count("\n") == 2
+        assert f"{tmp_path / 'blank.png'}: blank film" in done.stderr
+        assert done.stdout.count(str(tmp_path)) == 1 - code

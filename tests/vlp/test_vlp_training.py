@@ -189,6 +189,21 @@ def test_training_in_bf16_is_training_in_fp32_but_for_its_rounding(
     assert not torch.equal(*trained)
 
 
+def test_studies_without_a_report_teach_nothing(run: TrainConfig, openi_copy: Path, tmp_path: Path) -> None:
+    whole = train(run)
+    path = openi_copy / "reports.csv"
+    reports = pl.read_csv(path, infer_schema=False)
+    silent = pl.col("uid").is_in(["100", "101", "102"])
+    reports.with_columns(
+        pl.when(silent).then(pl.lit("")).otherwise(pl.col(name)).alias(name) for name in ("findings", "impression")
+    ).write_csv(path)
+    prepare(PrepareConfig("openi", openi_copy, run.encoder_dir, tmp_path / "DATA"))
+    summary = train(replace(run, data_dir=tmp_path / "DATA", out_dir=tmp_path / "OTHER"))
+    assert summary.train_films == whole.train_films - 3
+    assert json.loads((tmp_path / "OTHER" / "manifest.json").read_text())["studies_without_report"] == 3
+    assert json.loads((run.out_dir / "manifest.json").read_text())["studies_without_report"] == 0
+
+
 def test_without_validation_films_the_last_epoch_is_kept(run: TrainConfig, openi_copy: Path, tmp_path: Path) -> None:
     text = (openi_copy / "splits.csv").read_text().replace(",val", ",train")
     (openi_copy / "splits.csv").write_text(text)

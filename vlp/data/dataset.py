@@ -107,6 +107,7 @@ class Questions:
         targets: Split -> study id -> int8 [Q].
         texts: Split -> texts of its studies, in the order of `targets[split]`.
         unused: Reason -> mentions of the training reports that were not used.
+        silent: Training studies without a report, which are not learnt from: that nothing is said denies nothing.
         encoder_digest: Of the encoder.
         licence_level: Highest licence level of anything the encoder was trained on.
     """
@@ -119,6 +120,7 @@ class Questions:
     targets: dict[str, dict[str, Tensor]]
     texts: dict[str, ReportTexts]
     unused: dict[str, int]
+    silent: int
     encoder_digest: str
     licence_level: int
 
@@ -138,9 +140,12 @@ def choose_questions(data: PreparedData, config: TrainConfig, knowledge: Knowled
     if knowledge is None:
         knowledge = Knowledge(load_verified_encoder(config.encoder_dir), load_findings(), recipe.targets.vectors)
     encoder = knowledge.encoder
-    studies = {split: studies_with_films(data, split, recipe.frontal_only) for split in ("train", "val")}
-    if not studies["train"]:
+    with_films = {split: studies_with_films(data, split, recipe.frontal_only) for split in ("train", "val")}
+    if not with_films["train"]:
         raise InputError("no study of the train split has a film to train on", config.data_dir)
+    studies = {split: _with_a_report(data, ids) for split, ids in with_films.items()}
+    if not studies["train"]:
+        raise InputError("no study of the train split that has a film has a report to learn from", config.data_dir)
     reports = report_states(data.mentions, studies["train"], knowledge)
     queries, counts = _queries(reports, recipe, knowledge, config)
     concepts = [query.concept for query in queries]
@@ -158,7 +163,9 @@ def choose_questions(data: PreparedData, config: TrainConfig, knowledge: Knowled
         texts["train"] = replace(texts["train"], sentences=shifted)
     names, starts = _name_vectors(concepts, knowledge, recipe)
     level = int(encoder.manifest.get("licence_level", 0))
-    return Questions(queries, counts, vectors, names, starts, targets, texts, reports.unused, encoder.digest, level)
+    silent = len(with_films["train"]) - len(studies["train"])
+    unused, digest = reports.unused, encoder.digest
+    return Questions(queries, counts, vectors, names, starts, targets, texts, unused, silent, digest, level)
 
 
 def film_set(questions: Questions, split: str, cache: FilmCache, films: pl.DataFrame) -> FilmSet:
@@ -185,6 +192,13 @@ def studies_with_films(data: PreparedData, split: str, frontal_only: bool) -> li
         return []
     films = data.films(data.study_ids(split), frontal_only=frontal_only)
     return films["study_id"].unique().sort().to_list()
+
+
+def _with_a_report(data: PreparedData, study_ids: list[str]) -> list[str]:
+    """Those of some studies that have a report or mentions; one that was blanked still is one."""
+    spoken = set(data.studies.filter(pl.col("text").fill_null("") != "")["study_id"])
+    spoken |= set(data.mentions["study_id"])
+    return [study_id for study_id in study_ids if study_id in spoken]
 
 
 def _queries(

@@ -134,8 +134,10 @@ def prepare(config: PrepareConfig, linker: ReportLinker | None = None) -> Prepar
     skipped = [*source.skipped, *unlisted, *unreadable]
     if images.is_empty():
         shutil.rmtree(partial)
-        reason = f"; first: {skipped[0][0]}, {skipped[0][1]}" if skipped else ""
-        raise InputError(f"no readable film of any study{reason}", config.source)
+        reasons = [f"{entry['count']} {reason}" for reason, entry in skip_counts(skipped).items()]
+        first = next((f"; first: {name}, {reason}" for name, reason in [*unreadable, *skipped]), "")
+        counts = f" ({'; '.join(reasons)})" if len(reasons) > 1 else ""
+        raise InputError(f"no readable film of any study{counts}{first}", config.source)
     table, mentions, without = _mentions(_study_table(studies), source, given, linker)
     skipped += without
     tables = {"studies": table, "images": images, "mentions": mentions, "boxes": box_table(studies, images, source)}

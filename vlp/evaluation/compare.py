@@ -183,7 +183,8 @@ def read_scores(folder: Path, named: Path | None = None) -> EvaluatedScores:
         ids = [table[column].to_list() for column in ("study_id", "patient_id")]
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"damaged or missing ({str(error).splitlines()[0]})", path) from error
-    normal = (metrics.get("normal") or {}).get("column") or NORMAL
+    about = metrics.get("normal")
+    normal = (about.get("column") if isinstance(about, dict) else None) or NORMAL
     return EvaluatedScores(
         named or folder, ids[0], ids[1], names, scores, labels, str(metrics.get("films_digest")), normal
     )

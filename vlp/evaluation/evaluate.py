@@ -174,8 +174,12 @@ def _fit_on_validation(
     scored = score_studies(model, data, split, asked.resolved)
     labels = label_matrix(data, scored.study_ids, columns)
     keys = [column.key for column in asked.columns]
-    source = f"labels of split {split} of {data.manifest['dataset']} ({data.digest[:12]})"
-    return fit_calibration(keys, labels, scored.scores, source, config.specificity)
+    return fit_calibration(keys, labels, scored.scores, _source(data, split), config.specificity)
+
+
+def _source(data: PreparedData, split: str) -> str:
+    """What a calibration by the labels of a split calls itself."""
+    return f"labels of split {split} of {data.manifest['dataset']} ({data.digest[:12]})"
 
 
 def _kept_with(model: VlpModel) -> Calibration | None:
@@ -227,8 +231,8 @@ def _all_metrics(model: VlpModel, data: PreparedData, evaluated: Evaluated, conf
 
 def _provenance(model: VlpModel, data: PreparedData, evaluated: Evaluated, config: EvaluateConfig) -> dict[str, Any]:
     predicted, calibration = evaluated.predicted, evaluated.calibration
-    note, fitted_on = None, config.validation_split or _VALIDATION
-    if config.calibration is None and calibration is not None and config.split == fitted_on:
+    note = None
+    if calibration is not None and calibration.source == _source(data, config.split):
         note = "thresholds and calibration were fitted on the evaluated split itself: they look better than they are"
     return {
         "split": config.split,
