@@ -152,9 +152,7 @@ def test_what_cannot_be_is_refused(config: CrossValidateConfig) -> None:
     uncertain = replace(config.recipe, loss=replace(config.recipe.loss, uncertain_weight=1.0))
     asks_all = replace(config.recipe, targets=replace(config.recipe.targets, queries="kad"))
     for recipe in (uncertain, asks_all):
-        with pytest.raises(
-            InputError, match="what is left out is masked as uncertain, which this recipe teaches"
-        ):
+        with pytest.raises(InputError, match="what is left out is masked as uncertain, which this recipe teaches"):
             cross_validate(replace(config, recipe=recipe, left_out=("all",)))
     trained = replace(config.recipe, tower=replace(config.recipe.tower, trained_blocks=1))
     with pytest.raises(InputError, match="trained_blocks=0"):
