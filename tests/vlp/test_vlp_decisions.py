@@ -273,6 +273,20 @@ def test_normal_asked_in_other_words_stays_out_of_the_mean_of_a_comparison(
     assert found["findings"] == ["Effusion=pleural effusion"]
 
 
+def test_a_label_asked_twice_counts_once(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> None:
+    once = ("normal", "Effusion", "Cardiomegaly")
+    twice = (*once, "normal=no acute disease", "Effusion=fluid around the lung")
+    found = []
+    for number, asked in enumerate((once, twice)):
+        config = EvaluateConfig(tiny_model_dir, tiny_data_dir, "test", tmp_path / str(number), queries=asked)
+        found.append(evaluate(replace(config, min_positives=1)))
+    assert found[0]["macro_auroc"] == found[1]["macro_auroc"]
+    assert found[1]["asked_again"] == ["Effusion=fluid around the lung", "normal=no acute disease"]
+    assert set(found[1]["asked_again"]) < set(found[1]["per_finding"])
+    compared = compare(CompareConfig(tmp_path / "1", tmp_path / "1", min_positives=1, resamples=20))
+    assert set(compared["findings"]) == {"Effusion", "Cardiomegaly"}
+
+
 def test_evaluations_of_other_films_or_labels_are_refused(
     tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ Paired: both models are measured on the same resample, so that what films are ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,7 +63,7 @@ class EvaluatedScores:
         scores: float64 [n, F].
         labels: float64 [n, F], 1, 0 or NaN.
         films_digest: Of the films that were read.
-        normal: Name of the column that denies all findings.
+        apart: Columns that count in no macro mean: that which denies all findings, and what was asked twice.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class EvaluatedScores:
     scores: DoubleArray
     labels: DoubleArray
     films_digest: str
-    normal: str
+    apart: frozenset[str]
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     scores = (first.scores[:, [a for a, _ in columns]], second.scores[:, [b for _, b in columns]])
     settings = (config.resamples, config.seed, config.min_positives)
     labels = first.labels[:, [a for a, _ in columns]]
-    found = paired_differences(names, labels, scores, first.patient_ids, settings, first.normal)
+    found = paired_differences(names, labels, scores, first.patient_ids, settings, first.apart)
     found |= {
         "first": str(config.first),
         "second": str(config.second),
@@ -116,7 +116,7 @@ def paired_differences(
     scores: tuple[DoubleArray, DoubleArray],
     patient_ids: Sequence[str],
     settings: tuple[int, int, int],
-    normal: str = NORMAL,
+    apart: Collection[str] = (NORMAL,),
 ) -> dict[str, Any]:
     """Differences of AUROC and average precision per finding and of their macro means, both on the same resamples.
 
@@ -126,7 +126,7 @@ def paired_differences(
         scores: Two float64 [n, F]; the difference is the first minus the second.
         patient_ids: [n].
         settings: Resamples, seed, positive studies a finding needs to count in the macro mean.
-        normal: Column kept out of the macro mean.
+        apart: Columns kept out of the macro mean.
 
     Returns:
         `macro_auroc`, `macro_average_precision` and per finding `auroc`, `average_precision`: each with `first`,
@@ -148,7 +148,7 @@ def paired_differences(
             row[metric] = _difference(values, resampled[0], resampled[1])
             kept[name][metric] = (resampled[0], resampled[1])
         per_finding[name] = row
-    counted = _counted(per_finding, min_positives, normal)
+    counted = _counted(per_finding, min_positives, apart)
     found: dict[str, Any] = {"findings": counted, "per_finding": per_finding}
     for metric in ("auroc", "average_precision"):
         found[f"macro_{metric}"] = None
@@ -183,10 +183,11 @@ def read_scores(folder: Path, named: Path | None = None) -> EvaluatedScores:
         ids = [table[column].to_list() for column in ("study_id", "patient_id")]
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"damaged or missing ({str(error).splitlines()[0]})", path) from error
-    about = metrics.get("normal")
+    about, again = metrics.get("normal"), metrics.get("asked_again")
     normal = (about.get("column") if isinstance(about, dict) else None) or NORMAL
+    apart = frozenset([normal, *(again if isinstance(again, list) else ())])
     return EvaluatedScores(
-        named or folder, ids[0], ids[1], names, scores, labels, str(metrics.get("films_digest")), normal
+        named or folder, ids[0], ids[1], names, scores, labels, str(metrics.get("films_digest")), apart
     )
 
 
@@ -228,8 +229,8 @@ def _check_same(first: EvaluatedScores, second: EvaluatedScores) -> list[str]:
     return names
 
 
-def _counted(rows: dict[str, dict[str, Any]], min_positives: int, normal: str) -> list[str]:
-    defined = [name for name, row in rows.items() if name != normal and row["auroc"]["difference"] is not None]
+def _counted(rows: dict[str, dict[str, Any]], min_positives: int, apart: Collection[str]) -> list[str]:
+    defined = [name for name, row in rows.items() if name not in apart and row["auroc"]["difference"] is not None]
     return [name for name in defined if rows[name]["positives"] >= min_positives] or defined
 
 

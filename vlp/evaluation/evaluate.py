@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from kgkit.interface import (
 from vlp.artifact import VlpModel, load_model
 from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import PreparedData, load_data
-from vlp.evaluation.asked import AskedQueries, ask
+from vlp.evaluation.asked import Asked, AskedQueries, ask
 from vlp.evaluation.calibration import (
     CALIBRATION_FILE,
     Calibration,
@@ -191,7 +191,8 @@ def _all_metrics(model: VlpModel, data: PreparedData, evaluated: Evaluated, conf
     asked, labels, predicted = evaluated.asked, evaluated.labels, evaluated.predicted
     columns = {column.name: column for column in asked.columns}
     normal = next((name for name, c in columns.items() if c.finding is not None and c.finding.key == NORMAL), NORMAL)
-    settings = MeasureSettings(config.seed, config.resamples, config.min_positives, config.specificity, normal)
+    again = _asked_again(asked.columns, normal)
+    settings = MeasureSettings(config.seed, config.resamples, config.min_positives, config.specificity, normal, again)
     metrics = measure(asked.names, labels, predicted, settings, evaluated.read_by)
     mentions, counts = training_mentions(model, data), trained_counts(model)
     for name, column in columns.items():
@@ -207,12 +208,13 @@ def _all_metrics(model: VlpModel, data: PreparedData, evaluated: Evaluated, conf
         }
         row |= seen_flags(column, mentions, counts)
     findings = {name: column.finding for name, column in columns.items()}
-    kept = [row for row, name in enumerate(asked.names) if name != normal]
+    kept = [row for row, name in enumerate(asked.names) if name not in {normal, *again}]
     names = [asked.names[row] for row in kept]
     readers = None
     if config.readers is not None:
         readers = read_readers(config.readers, asked.names, predicted.study_ids, labels)
     metrics |= {
+        "asked_again": sorted(again),
         "by_training": _by_training(metrics["per_finding"]),
         "tables": published_tables(findings, metrics["per_finding"], str(data.manifest["label_set"])),
         "subgroups": measure_subgroups(
@@ -227,6 +229,19 @@ def _all_metrics(model: VlpModel, data: PreparedData, evaluated: Evaluated, conf
         "undefined": sorted(name for name, row in metrics["per_finding"].items() if row["auroc"] is None),
     }
     return metrics | _provenance(model, data, evaluated, config)
+
+
+def _asked_again(columns: Sequence[Asked], normal: str) -> frozenset[str]:
+    """Columns that the macro mean leaves out: `normal` in other words, and labels that were measured already."""
+    seen: set[str] = set()
+    again = set()
+    for column in columns:
+        denies = column.finding is not None and column.finding.key == NORMAL and column.name != normal
+        if denies or column.label in seen:
+            again.add(column.name)
+        if column.label is not None:
+            seen.add(column.label)
+    return frozenset(again)
 
 
 def _provenance(model: VlpModel, data: PreparedData, evaluated: Evaluated, config: EvaluateConfig) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class MeasureSettings:
         min_positives: Positive studies a finding needs to count in the macro mean.
         specificity: At which sensitivity is asked.
         normal: Column that denies all findings; it is kept apart from the macro mean.
+        again: Further columns of it, and of labels that an earlier column was measured by; apart, too.
     """
 
     seed: int = 0
@@ -39,6 +40,7 @@ class MeasureSettings:
     min_positives: int = MIN_POSITIVES
     specificity: float = 0.9
     normal: str = NORMAL
+    again: frozenset[str] = frozenset()
 
 
 def measure(
@@ -73,7 +75,7 @@ def measure(
         rows[name] |= _operating_points(truth, scores, counts, read, settings.specificity)
         rows[name] |= _calibration_error(truth, scores, read)
     normal = rows.pop(settings.normal, None)
-    counted, rule = macro_findings(rows, settings.min_positives)
+    counted, rule = macro_findings(_without(rows, settings.again), settings.min_positives)
     macro = {metric: _macro(rows, metric, counted, resampled[metric]) for metric in resampled}
     macro["auroc"] |= {"findings": counted, "rule": rule}
     return {
@@ -82,6 +84,10 @@ def measure(
         "per_finding": rows,
         "normal": normal,
     }
+
+
+def _without(rows: Mapping[str, dict[str, Any]], names: frozenset[str]) -> dict[str, dict[str, Any]]:
+    return {name: row for name, row in rows.items() if name not in names}
 
 
 def macro_findings(rows: Mapping[str, Mapping[str, Any]], min_positives: int) -> tuple[list[str], str]:
