@@ -975,6 +975,8 @@ def evaluate(
         print(f"{name:<22} {_estimate(row, row['auroc'])}  {row['positives']} of {row['n']}{note}")
     macro = metrics["macro_auroc"]
     print(f"{'macro':<22} {_estimate(macro, macro['value'])}  over {len(macro['findings'])} findings: {macro['rule']}")
+    if metrics["trained_on"]:
+        print(f"{metrics['trained_on']} of these studies were trained on: this is no test")
     if metrics["undefined"]:
         print(f"{len(metrics['undefined'])} findings have no AUROC, for want of positive or negative studies")
     if metrics["unreadable_films"]:

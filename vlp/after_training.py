@@ -13,7 +13,7 @@ from vlp.config import VlpRecipe
 from vlp.data.prepared import PreparedData
 from vlp.denial import Denial, answer_normal
 from vlp.evaluation.calibration import CALIBRATION_FILE, Calibration, fit_calibration, query_key, save_calibration
-from vlp.evaluation.training_mentions import write_training_mentions
+from vlp.evaluation.training_mentions import write_training_films, write_training_mentions
 from vlp.input_check import fit_input_check, inverted_features, write_input_check
 from vlp.knowledge import AskedConcept
 from vlp.towers import ImageTower
@@ -27,7 +27,7 @@ def write_for_use(
     features: tuple[Tensor, Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
 ) -> None:
-    """Write `input_check.safetensors`, `calibration.json` and `training_mentions.json` into a MODEL folder.
+    """Write input check, calibration, and what reports and films were learnt from, into a MODEL folder.
 
     No label is read: the calibration rests on what the validation reports say.
 
@@ -42,6 +42,7 @@ def write_for_use(
     train, val, inverted = (part.numpy() for part in features)
     write_input_check(folder, fit_input_check(train, val, inverted))
     write_training_mentions(folder, data)
+    write_training_films(folder, data)
     targets, logits = validation
     if len(targets):
         save_calibration(calibrate_on_reports(asked, targets, logits), folder / CALIBRATION_FILE)

@@ -94,6 +94,8 @@ def _head(metrics: Mapping[str, Any]) -> str:
         for group, found in metrics["by_training"].items()
     )
     note = f'<p class="warn">{escape(metrics["calibration_note"])}.</p>' if metrics["calibration_note"] else ""
+    if metrics["trained_on"]:
+        note += f'<p class="warn">{metrics["trained_on"]} of these studies were trained on: this is no test.</p>'
     source = metrics["calibration_source"] or "none: no validation labels, so no thresholds and no calibration"
     return f"""<h1>{escape(str(metrics["dataset"]))}, split {escape(metrics["split"])}</h1>
 <p><b>Macro AUROC {value}</b> over {len(macro["findings"])} findings: {escape(macro["rule"])}; <i>normal</i>

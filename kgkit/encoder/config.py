@@ -159,13 +159,13 @@ class EncoderRecipe:
                     problem = f"it is for free vectors (text.model='none'); with a text tower set it to {idle!r}"
                     raise InputError(f"recipe key 'relation.{key}' is {value!r}: {problem}")
         if weights.text_pairs:
-            if not self.train.text_pairs:
-                problem = "'objectives.text_pairs' draws none then; 1 or more"
-                raise InputError(f"recipe key 'train.text_pairs' is 0: {problem}")
             for key in ("synonym", "definition", "relation", "alignment"):
                 if getattr(weights, key):
                     problem = "'objectives.text_pairs' is a way of training of its own; set one of the two to 0"
                     raise InputError(f"recipe key 'objectives.{key}' is {getattr(weights, key)}: {problem}")
+            if not self.train.text_pairs:
+                problem = "'objectives.text_pairs' draws none then; 1 or more"
+                raise InputError(f"recipe key 'train.text_pairs' is 0: {problem}")
 
     @property
     def takes_turns(self) -> bool:

@@ -225,12 +225,12 @@ def check_question(task: str, sources: Sources, against: Sequence[tuple[str, Pat
         InputError: for data that are missing or not wanted, or names of rows that are taken.
     """
     chosen = TASKS[task]
-    if sources.data is not None and not sources.data.is_dir():
-        raise InputError("no such folder of data", sources.data)
     if chosen.needs is not None and sources.data is None:
         raise InputError(f"task {task!r} needs --data: a folder with {chosen.needs}")
     if chosen.needs is None and sources.data is not None and not chosen.may_take_data:
         raise InputError(f"task {task!r} reads what the encoder held out itself; leave --data out")
+    if sources.data is not None and not sources.data.is_dir():
+        raise InputError(f"no such folder; expected one with {chosen.needs or 'a benchmark'}", sources.data)
     if sources.file is not None and not chosen.has_files:
         raise InputError(f"task {task!r} has no files to choose from; leave --file out")
     if task == "assertion" and against:

@@ -20,6 +20,7 @@ from kgkit.interface import InputError, load_findings, write_json_atomically
 from vlp.artifact import load_model
 from vlp.data.prepare import PrepareConfig, prepare
 from vlp.data.prepared import load_data
+from vlp.data.splits import SplitOptions
 from vlp.evaluation.asked import ask
 from vlp.evaluation.evaluate import EvaluateConfig, evaluate
 from vlp.evaluation.measure import MeasureSettings, measure
@@ -173,7 +174,7 @@ def test_films_that_are_gone_are_missed_unless_data_keeps_them(
 def bare(model_dir: Path, out: Path) -> Path:
     """A copy of a model without what training writes beside the weights."""
     copy = Path(shutil.copytree(model_dir, out))
-    for name in ("calibration.json", "training_mentions.json"):
+    for name in ("calibration.json", "training_mentions.json", "training_films.parquet"):
         (copy / name).unlink()
     return copy
 
@@ -421,9 +422,18 @@ def test_the_normal_film_is_apart_whatever_the_data_call_it(
     assert math.isfinite(metrics["normal"]["auroc"])
 
 
-def test_all_parts_of_other_data_are_asked_at_once(tiny_model_dir: Path, tiny_data_dir: Path, tmp_path: Path) -> None:
+def test_all_parts_of_other_data_are_asked_at_once(
+    tiny_model_dir: Path, tiny_data_dir: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="the model was trained on a part of these data"):
         evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "all", tmp_path / "NO"))
+    source = Path(json.loads((tiny_data_dir / "manifest.json").read_text())["image_root"])
+    prepare(PrepareConfig("openi", source, tiny_encoder_dir, tmp_path / "ANEW", SplitOptions(test_only=True)))
+    with pytest.raises(InputError, match="the model was trained on a part of these data"):  # the films are the same
+        evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "ANEW", "all", tmp_path / "NO"))
+    assert evaluate(EvaluateConfig(tiny_model_dir, tmp_path / "ANEW", "test", tmp_path / "NONE"))["trained_on"] == 36
+    assert "36 of these studies were trained on" in (tmp_path / "NONE" / "report.html").read_text()
+    assert evaluate(EvaluateConfig(tiny_model_dir, tiny_data_dir, "test", tmp_path / "TEST"))["trained_on"] == 0
     other = Path(shutil.copytree(tiny_data_dir, tmp_path / "OTHER"))
     manifest = json.loads((other / "manifest.json").read_text()) | {"data_digest": "another"}
     write_json_atomically(other / "manifest.json", manifest)

@@ -395,7 +395,7 @@ def test_lists_that_contradict_are_refused_with_film_and_patient(run: FinetuneCo
     refused(train, [*test, train[0]], rf"film '{train[0]}' stands in train_val_list\.txt too")
     refused(["other.png"], test, r"train_val_list\.txt: names no film of .*, whose films are called like '1")
     refused([], test, r"train_val_list\.txt: empty; expected the file name of one film per line")
-    refused(test, train, r"test_list\.txt: the model was trained on 36 of its studies, for instance 100")
+    refused(test, train, r"test_list\.txt: the model was trained on 36 of the test studies, for instance 100")
     with pytest.raises(InputError, match="one list alone; expected --train-list and --test-list together"):
         finetune(replace(run, train_list=tmp_path / "train_val_list.txt"))
     with pytest.raises(InputError, match=r"nothing\.txt: cannot be read"):

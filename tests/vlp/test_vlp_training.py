@@ -221,6 +221,7 @@ def test_the_artifact_is_whole_and_says_where_it_comes_from(tiny_model_dir: Path
     assert {path.name for path in tiny_model_dir.iterdir()} == {
         "manifest.json", "model.safetensors", "queries.parquet", "query_vectors.safetensors", "metrics.json",
         "training_log.jsonl", "README.md", "calibration.json", "training_mentions.json", "tensorboard",
+        "training_films.parquet",
         "learning_curve.png",
     }  # fmt: skip
     card = (tiny_model_dir / "README.md").read_text()

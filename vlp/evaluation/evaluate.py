@@ -36,7 +36,7 @@ from vlp.evaluation.retrieval import measure_retrieval
 from vlp.evaluation.scoring import ALL_SPLITS, StudyScores, label_matrix, score_studies, write_scores
 from vlp.evaluation.subgroups import MIN_GROUP_POSITIVES, measure_subgroups, study_groups
 from vlp.evaluation.tables import published_tables
-from vlp.evaluation.training_mentions import seen_flags, trained_counts, training_mentions
+from vlp.evaluation.training_mentions import seen_flags, studies_learnt_from, trained_counts, training_mentions
 from vlp.knowledge import NORMAL
 from vlp.queries import open_knowledge
 from vlp.report import PageContent, evaluation_page
@@ -249,8 +249,10 @@ def _provenance(model: VlpModel, data: PreparedData, evaluated: Evaluated, confi
     note = None
     if calibration is not None and calibration.source == _source(data, config.split):
         note = "thresholds and calibration were fitted on the evaluated split itself: they look better than they are"
+    learnt = studies_learnt_from(model, data) & set(predicted.study_ids)
     return {
         "split": config.split,
+        "trained_on": len(learnt),
         "studies": len(predicted.study_ids),
         "patients": len(set(predicted.patient_ids)),
         "studies_without_film": predicted.without_film,

@@ -19,6 +19,7 @@ from vlp.data.film_reader import FilmReader
 from vlp.data.prepared import LABEL_PREFIX, PreparedData
 from vlp.denial import ResolvedQueries
 from vlp.evaluation.calibration import FindingCalibration
+from vlp.evaluation.training_mentions import studies_learnt_from
 from vlp.predict import FilmAnswer, answers
 
 ALL_SPLITS = "all"
@@ -124,7 +125,7 @@ def studies_of(model: VlpModel, data: PreparedData, split: str) -> list[str]:
     """
     if split != ALL_SPLITS or ALL_SPLITS in set(data.splits["split"].to_list()):
         return data.study_ids(split)
-    if data.digest == model.manifest["data_digest"]:
+    if data.digest == model.manifest["data_digest"] or studies_learnt_from(model, data, ("train", "val")):
         raise InputError("the model was trained on a part of these data: name a split it was not", data.folder)
     return sorted(data.splits["study_id"].to_list())
 

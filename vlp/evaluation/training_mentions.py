@@ -18,7 +18,7 @@ from vlp.artifact import VlpModel
 from vlp.data.prepared import PreparedData
 from vlp.evaluation.asked import Asked
 
-MENTIONS_FILE = "training_mentions.json"
+MENTIONS_FILE, FILMS_FILE = "training_mentions.json", "training_films.parquet"
 RARE_BELOW = 20
 
 
@@ -67,6 +67,29 @@ def training_mentions(model: VlpModel, data: PreparedData) -> dict[str, Mentione
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"damaged ({error})", path) from error
     return count_training_mentions(data) if data.digest == model.manifest["data_digest"] else None
+
+
+def write_training_films(folder: Path, data: PreparedData) -> None:
+    """Write `training_films.parquet` into a MODEL folder: sha256 and split of the films of train and val."""
+    parts = data.splits.filter(pl.col("split").is_in(["train", "val"])).select("study_id", "split")
+    films = data.images.join(parts, on="study_id").select("sha256", "split").unique().sort("sha256", "split")
+    films.write_parquet(folder / FILMS_FILE)
+
+
+def studies_learnt_from(model: VlpModel, data: PreparedData, splits: tuple[str, ...] = ("train",)) -> set[str]:
+    """Studies of any data that have a film which the model was trained on, or with `val` chosen by: the very same file.
+
+    Raises:
+        InputError: if the list in the folder is damaged.
+    """
+    path = model.folder / FILMS_FILE
+    if not path.is_file():
+        return set()
+    try:
+        films = pl.read_parquet(path).filter(pl.col("split").is_in(splits))["sha256"]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"damaged ({str(error).splitlines()[0]})", path) from error
+    return set(data.images.filter(pl.col("sha256").is_in(films.implode()))["study_id"])
 
 
 def trained_counts(model: VlpModel) -> dict[str, int]:

@@ -21,6 +21,7 @@ from vlp.data.prepared import SPLIT_COLUMNS, PreparedData
 from vlp.data.splits import position_of
 from vlp.evaluation.calibration import logit
 from vlp.evaluation.scoring import StudyScores, film_answers, label_matrix
+from vlp.evaluation.training_mentions import studies_learnt_from
 from vlp.queries import resolve_queries
 
 TRAIN, VAL = "train", "val"
@@ -112,12 +113,11 @@ def choose_parts(
         raise InputError(f"split {test_split!r} is fitted on; expected another one to test on")
     if lists != (None, None):
         parts = _parts_of_lists(data, lists, test_split)
-        if model.manifest.get("data_digest") == data.digest and TRAIN in set(data.splits["split"]):
-            seen = set(data.study_ids(TRAIN)) & set(parts.filter(pl.col("split") == test_split)["study_id"])
-            if seen:
-                problem = f"the model was trained on {len(seen)} of its studies, for instance {min(seen)}"
-                raise InputError(problem, lists[1])
         data = replace(data, splits=parts)
+    seen = studies_learnt_from(model, data) & set(data.splits.filter(pl.col("split") == test_split)["study_id"])
+    if seen:
+        problem = f"the model was trained on {len(seen)} of the test studies, for instance {min(seen)}"
+        raise InputError(problem, lists[1] or data.folder)
     known = set(data.splits["split"].to_list())
     for split in (TRAIN, test_split):
         if split not in known:

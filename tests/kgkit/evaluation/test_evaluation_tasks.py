@@ -202,7 +202,7 @@ def test_encoders_that_were_asked_otherwise_are_refused(tmp_path: Path, chest: S
         ("relatedness", "rel", [], "x", "'relatedness' has no files to choose from; leave --file out"),
         ("relatedness", "negex", [], None, r"negex: expected the set EHR-Rel with \*Rel\*\.tsv; it is not here"),
         ("linking", "rel", [], None, r"rel: expected the NCBI disease corpus with NCBI\*_corpus\.txt; it is not here"),
-        ("assertion", "gone", [], None, "gone: no such folder; expected the NegEx set with context_annotations.tsv"),
+        ("assertion", "gone", [], None, "gone: no such folder; expected one with context_annotations.tsv"),
         ("assertion", "negex", ["kad"], None, "'assertion' measures the context rules"),
         ("synonym", None, ["lexical"], None, "--against 'lexical': the name is taken"),
         ("synonym", None, ["kad", "kad"], None, "--against 'kad': the name is taken"),

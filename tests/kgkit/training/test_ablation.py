@@ -118,8 +118,9 @@ def test_a_task_whose_figure_is_no_mean_is_measured_as_evaluate_measures_it(
     shutil.copytree(tiny_encoder, tmp_path / "out" / "fast" / "seed-0")
     recipe = TypeAdapter(EncoderRecipe).validate_python(load_encoder(tiny_encoder).manifest["recipe"])
     result = ablate(tiny_kg, tmp_path / "out", [Variant("fast", recipe)], [0], [Measurement("relatedness", data)])
-    (row,) = result["rows"]
-    (expected,) = evaluate(tiny_encoder, "relatedness", data)["rows"]
+    row, letters = result["rows"]
+    expected, its_letters = evaluate(tiny_encoder, "relatedness", data)["rows"]
+    assert (letters["variant"], letters["mean"]) == ("lexical", pytest.approx(its_letters["spearman"]))
     assert (row["figure"], row["mean"]) == ("spearman", pytest.approx(expected["spearman"]))
     assert row["interval"] == pytest.approx(expected["spearman_interval"])
 
