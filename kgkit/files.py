@@ -215,10 +215,18 @@ def require_unchanged(folder: Path, manifest: Mapping[str, Any]) -> None:
     recorded = manifest.get("file_digests")
     if not isinstance(recorded, dict):
         raise InputError("records no digests of its files", folder / "manifest.json")
+    for name in changed_files(folder, recorded):
+        raise InputError("digests disagree: the file has changed since the folder was made", folder / name)
+
+
+def changed_files(folder: Path, recorded: Mapping[str, str]) -> list[str]:
+    """Files whose SHA-256 is not the one recorded for them, in the order of the record.
+
+    Raises:
+        InputError: if one is not there.
+    """
     found = file_digests(folder, recorded)
-    for name, digest in recorded.items():
-        if found[name] != digest:
-            raise InputError("digests disagree: the file has changed since the folder was made", folder / name)
+    return [name for name, digest in recorded.items() if found[name] != digest]
 
 
 def _writer_of(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from kgkit.errors import InputError
-from kgkit.files import file_digests, write_json_atomically
+from kgkit.files import changed_files, file_digests, write_json_atomically
 
 _DIGESTS = "digests.json"
 _AGAIN = "ingest any source again to rebuild the views"
@@ -79,5 +79,4 @@ def are_whole(views: Path) -> bool:
 def _changed(views: Path) -> list[str]:
     with view_errors(views):
         recorded = json.loads((views / _DIGESTS).read_text(encoding="utf-8"))
-    found = file_digests(views, recorded)
-    return [name for name, digest in recorded.items() if found[name] != digest]
+    return changed_files(views, recorded)

@@ -25,12 +25,6 @@ TASK = Measurement("link-prediction")  # it reads no text, so the encoders need 
 
 
 @pytest.fixture
-def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
-    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
-
-
-@pytest.fixture
 def variants(tiny_text_model: Path) -> list[Variant]:
     settings = [f'text.model="{tiny_text_model}"', *SMALL, "train.steps=4"]
     return make_variants("fast", settings, ["graph", "relation"], [], shuffled=True)

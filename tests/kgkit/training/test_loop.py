@@ -43,28 +43,6 @@ Recipe = Callable[..., EncoderRecipe]
 Train = Callable[..., ConceptEncoder]
 
 
-@pytest.fixture
-def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ONNX copy of the text tower takes seconds and changes no weight, and measuring reads with it.
-
-    `tiny_encoder` has both.
-    """
-    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
-    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
-
-
-@pytest.fixture
-def train(no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe) -> Train:
-    """`train("key=value", ...)`: an encoder of the tiny graph, trained with these changes to the tiny recipe."""
-
-    def run(*changes: str, kg: Path = tiny_kg) -> ConceptEncoder:
-        out = tmp_path / f"encoder-{len(list(tmp_path.iterdir()))}"
-        train_encoder(kg, out, tiny_recipe(*changes))
-        return load_encoder(out)
-
-    return run
-
-
 def log_of(encoder: Path) -> list[dict[str, Any]]:
     lines = (encoder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

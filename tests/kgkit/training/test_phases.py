@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError
-from kgkit.training import loop
 from kgkit.training.loop import train_encoder
 
 Recipe = Callable[..., EncoderRecipe]
@@ -24,20 +23,6 @@ Train = Callable[..., ConceptEncoder]
 HALVES = (
     "train.steps=10", "train.fact_steps=10", "train.text_share=0.5", "train.log_every=1", "relation.live_triples=0"
 )  # fmt: skip
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe) -> Train:
-    """`train("key=value", ...)`: an encoder of the tiny graph, without its ONNX copy and its figures."""
-    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
-    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
-
-    def run(*changes: str) -> ConceptEncoder:
-        out = tmp_path / f"encoder-{len(list(tmp_path.iterdir()))}"
-        train_encoder(tiny_kg, out, tiny_recipe(*changes))
-        return load_encoder(out)
-
-    return run
 
 
 def log_of(encoder: ConceptEncoder) -> list[dict[str, Any]]:
@@ -134,20 +119,11 @@ def test_the_weights_it_came_with_are_mixed_in_once(train: Train, turns: tuple[s
 
 @pytest.mark.parametrize("stopped_at", [7, 15])
 def test_a_run_stopped_in_either_half_resumes_to_the_very_same(
-    stopped_at: int, train: Train, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    stopped_at: int, train: Train, tmp_path: Path, tiny_kg: Path, tiny_recipe: Recipe, train_until: Callable[..., None]
 ) -> None:
     settings = (*HALVES, "train.hard_negatives=1", "train.checkpoint_every=1", "text.base_share=0.3")
-    whole, step = train(*settings), loop._step
-
-    def until(run: Any, *rest: Any) -> dict[str, float]:
-        if run.at.step > stopped_at:
-            raise KeyboardInterrupt
-        return step(run, *rest)
-
-    monkeypatch.setattr(loop, "_step", until)
-    with pytest.raises(KeyboardInterrupt):
-        train_encoder(tiny_kg, tmp_path / "stopped", tiny_recipe(*settings))
-    monkeypatch.setattr(loop, "_step", step)
+    whole = train(*settings)
+    train_until(tiny_kg, tmp_path / "stopped", tiny_recipe(*settings), stopped_at)
     train_encoder(tiny_kg, tmp_path / "stopped", tiny_recipe(*settings), resume=True)
     resumed = load_encoder(tmp_path / "stopped")
     assert resumed.digest == whole.digest

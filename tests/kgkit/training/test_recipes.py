@@ -19,7 +19,6 @@ from pykeen.losses import loss_resolver
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.recipe import load_recipe
-from kgkit.training import loop
 from kgkit.training.loop import train_encoder
 from kgkit.training.towers import TowersMethod
 
@@ -47,12 +46,6 @@ def recipe_of(way: str, text_model: Path) -> EncoderRecipe:
     return load_recipe(EncoderRecipe, "encoder", name, [*settings, *WAYS[way]])
 
 
-@pytest.fixture
-def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kgkit.training.saving.export_onnx", lambda tower, path: None)
-    monkeypatch.setattr("kgkit.training.loop.measure_encoder", lambda folder, seed: {})
-
-
 def log_of(encoder: Path) -> list[dict[str, Any]]:
     lines = (encoder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "cpu_seconds"} for line in lines]
@@ -60,20 +53,11 @@ def log_of(encoder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stopped_run_goes_on_to_the_very_same(
-    way: str, no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, train_until: Callable[..., None]
 ) -> None:
-    recipe, step = recipe_of(way, tiny_text_model), loop._step
+    recipe = recipe_of(way, tiny_text_model)
     train_encoder(tiny_kg, tmp_path / "whole", recipe)
-
-    def until(run: Any, *rest: Any) -> dict[str, float]:
-        if run.at.step > 5:  # a step after the last checkpoint
-            raise KeyboardInterrupt
-        return step(run, *rest)
-
-    monkeypatch.setattr(loop, "_step", until)
-    with pytest.raises(KeyboardInterrupt):
-        train_encoder(tiny_kg, tmp_path / "stopped", recipe)
-    monkeypatch.setattr(loop, "_step", step)
+    train_until(tiny_kg, tmp_path / "stopped", recipe, 5)  # a step after the last checkpoint
     train_encoder(tiny_kg, tmp_path / "stopped", recipe, resume=True)
     whole, resumed = load_encoder(tmp_path / "whole"), load_encoder(tmp_path / "stopped")
     assert resumed.digest == whole.digest
@@ -217,23 +201,15 @@ def test_names_in_the_folder_are_read_as_long_as_whoever_opens_it_reads_them(
 
 
 def test_the_best_of_an_attempt_that_was_given_up_is_not_written(
-    no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    no_onnx: None, tmp_path: Path, tiny_kg: Path, tiny_text_model: Path, monkeypatch: pytest.MonkeyPatch,
+    train_until: Callable[..., None],
+) -> None:  # fmt: skip
     """Stopped after a step that was the best so far and no checkpoint held; gone on with other rates."""
-    recipe, step = recipe_of("best of sapbert", tiny_text_model), loop._step
+    recipe = recipe_of("best of sapbert", tiny_text_model)
     recipe = replace(recipe, train=replace(recipe.train, checkpoint_every=4))
     figures = iter([0.1, 0.2, 0.3, 0.4, 0.9, 0.5, 0.5, 0.5, 0.5])
     monkeypatch.setattr(TowersMethod, "validate", lambda self: {"valid_score": next(figures)})
-
-    def until(run: Any, *rest: Any) -> dict[str, float]:
-        if run.at.step > 5:
-            raise KeyboardInterrupt
-        return step(run, *rest)
-
-    monkeypatch.setattr(loop, "_step", until)
-    with pytest.raises(KeyboardInterrupt):
-        train_encoder(tiny_kg, tmp_path / "out", recipe)
-    monkeypatch.setattr(loop, "_step", step)
+    train_until(tiny_kg, tmp_path / "out", recipe, 5)
     slower = replace(recipe, train=replace(recipe.train, text_learning_rate=1e-5))
     train_encoder(tiny_kg, tmp_path / "out", slower, resume=True)
     written = load_encoder(tmp_path / "out").manifest["written_weights"]
