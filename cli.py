@@ -528,14 +528,31 @@ def train_encoder_command(
     kg: Annotated[Path, typer.Argument(help="Graph folder, or a benchmark folder (train.txt, valid.txt, test.txt).")],
     out: Annotated[Path, typer.Option(help="Encoder folder to make.")],
     recipe: Recipe = "default",
+    interaction: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="PyKEEN's scorer of facts: transe, distmult, complex, rotate, tucker, ..."),
+    ] = None,
+    loss: Annotated[str | None, typer.Option(metavar="NAME", help="PyKEEN's loss of facts.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="PyKEEN's sampler of negatives: basic, bernoulli, pseudotyped.")
+    ] = None,
     settings: Settings = [],  # noqa: B006 - Typer copies it
     resume: Resume = False,
 ) -> None:
-    """Train a concept encoder: text and graph towers, all objectives in one run."""
+    """Train a concept encoder: text and graph towers, all objectives in one run.
+
+    --interaction, --loss and --sampler are short for --set relation.interaction=NAME and so on.
+    """
     from kgkit.encoder.config import EncoderRecipe
     from kgkit.recipe import load_recipe
 
-    chosen = load_recipe(EncoderRecipe, "encoder", recipe, settings)
+    parts = {"interaction": interaction, "loss": loss, "sampler": sampler}
+    by_name = [f"relation.{key}={name}" for key, name in parts.items() if name is not None]
+    chosen = load_recipe(EncoderRecipe, "encoder", recipe, [*by_name, *settings])
+    if by_name and not chosen.objectives.relation:
+        from kgkit.errors import InputError
+
+        raise InputError(f"{by_name[0]}: recipe {recipe!r} learns no facts ('objectives.relation' is 0)")
     from kgkit.training.loop import train_encoder
 
     metrics = train_encoder(kg, out, chosen, resume=resume)

@@ -21,6 +21,7 @@ from kgkit.files import (
     write_text_atomically,
 )
 from kgkit.findings import Finding, load_findings
+from kgkit.languages import english
 from kgkit.linking.linker import Linker, load_linker
 from kgkit.linking.sections import split_sections
 from kgkit.linking.sentences import split_sentences
@@ -66,6 +67,7 @@ __all__ = [
     "UnknownConceptError",
     "choices",
     "draw_curve",
+    "english",
     "file_digests",
     "load_encoder",
     "load_findings",

@@ -25,6 +25,7 @@ LAYERS = (
         "kgkit.resources",
         "kgkit.ranking",
         "kgkit.csr",
+        "kgkit.languages",
         "kgkit.training_log",
     ),
     ("kgkit.namespaces", "kgkit.files", "kgkit.recipe"),

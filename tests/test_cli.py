@@ -150,6 +150,23 @@ def test_a_wrong_recipe_key_is_one_line_with_the_near_ones(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("option", "recipe", "message"),
+    [
+        (["--interaction", "transee"], "default", "recipe key 'relation.interaction' is 'transee'"),
+        (["--loss", "hinge"], "default", "recipe key 'relation.loss' is 'hinge'"),
+        (["--sampler", "bernoulli"], "default", "recipe key 'relation.sampler' is 'bernoulli': a sampler serves"),
+        (["--interaction", "rotate"], "sapbert", "relation.interaction=rotate: recipe 'sapbert' learns no facts"),
+    ],
+)
+def test_parts_of_pykeen_are_chosen_by_name(
+    command: Run, tmp_path: Path, tiny_kg_dir: Path, option: list[str], recipe: str, message: str
+) -> None:
+    arguments = ("train-encoder", tiny_kg_dir, "--out", tmp_path / "encoder", "--recipe", recipe, *option)
+    assert message in failed(command("kgkit", *arguments), "kgkit")
+    assert not (tmp_path / "encoder").exists()
+
+
 def test_vlp_says_what_is_wrong_in_one_line(command: Run, tmp_path: Path, tiny_kg_dir: Path) -> None:
     films, out = ROOT / "examples" / "openi", tmp_path / "data"
     line = failed(command("vlp", "prepare", "openi", films, "--kg-encoder", tiny_kg_dir, "--out", out), "vlp")

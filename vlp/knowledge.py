@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from kgkit.interface import ConceptEncoder, Finding, FloatArray
+from kgkit.interface import ConceptEncoder, Finding, FloatArray, english
 from vlp.config import VectorKind
 
 FINDING_PREFIX = "finding:"
@@ -182,7 +182,7 @@ class Knowledge:
 
     @cached_property
     def _names_of(self) -> dict[str, list[str]]:
-        names = self.encoder.names.filter((pl.col("language") == "en") & ~pl.col("is_abbreviation"))
+        names = self.encoder.names.filter(english() & ~pl.col("is_abbreviation"))
         grouped = names.group_by("concept", maintain_order=True).agg("name")
         return dict(zip(grouped["concept"].to_list(), grouped["name"].to_list(), strict=True))
 

@@ -119,6 +119,8 @@ def _data(manifest: Mapping[str, Any]) -> str:
     lines = [f"Highest licence level (UMLS source restriction level, 0 to 9) of any text or fact: {level}."]
     if manifest.get("graph_digest"):
         lines.append(f"Digest of the graph: `{manifest['graph_digest']}`.")
+    if others := manifest.get("names_in_other_languages"):
+        lines.append(f"Names in other languages than English, which taught nothing: {others:,}.")
     names = ("source and release", "title", "licence level")
     filled = [column for column in range(3) if any(row[column] for row in rows)]
     table = _table([names[column] for column in filled], [[row[column] for column in filled] for row in rows])
@@ -218,7 +220,7 @@ def _limits(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     lines = [
         "**Not for clinical use**: not a medical device; nearness of vectors is no statement about a patient.",
         protected,
-        "English names alone are trained on and asked; names in other languages have vectors, but taught nothing. It "
+        "English names alone, of any region, are trained on and asked; names in other languages have vectors. It "
         "has the view of medicine of those who wrote its sources; rare concepts with one name and few relations are "
         "placed less well.",
         "Neighbours are alike or related, not the same: opposites, and a disease and its organ, may lie close.",

@@ -11,6 +11,7 @@ from kgkit import namespaces as ns
 from kgkit.graph.query_worker import solutions
 from kgkit.graph.resolve import Known, classes_of, resolve, semantic_type_names
 from kgkit.graph.store import KnowledgeGraph
+from kgkit.languages import is_english
 from kgkit.views.read import read_view
 
 _MATCHES = ("exact", "close", "broad", "narrow", "related")
@@ -193,7 +194,9 @@ class _Statements:
         found = [ShownName(name, language, next(kind for kind in order if kind in kinds[language, name]),
                            tuple(sorted(graphs))) for (language, name), graphs in users.items()]  # fmt: skip
         rank = {"best": 0, "other": 1, "abbreviation": 2}
-        return tuple(sorted(found, key=lambda row: (row.language != "en", row.language, rank[row.kind], row.name)))
+        return tuple(
+            sorted(found, key=lambda row: (not is_english(row.language), row.language, rank[row.kind], row.name))
+        )
 
     def relations(self) -> tuple[ShownRelation, ...]:
         declared = "GRAPH graph:relations { ?predicate a owl:ObjectProperty }"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import polars as pl
 
+from kgkit.languages import english
 from kgkit.linking.phrases import Phrase
 from kgkit.linking.tokens import is_redacted, tokenize
 from kgkit.types import MentionKind
@@ -62,10 +63,8 @@ def name_phrases(
     """
     kinds: dict[str, MentionKind | None] = {}
     owners: dict[tuple[tuple[str, ...], str], dict[str, bool]] = defaultdict(dict)
-    columns = ("concept", "name", "is_abbreviation", "language", "is_preferred")
-    for concept, name, abbreviation, language, preferred in names.select(columns).iter_rows():
-        if not str(language or "en").startswith("en"):
-            continue
+    columns = ("concept", "name", "is_abbreviation", "is_preferred")
+    for concept, name, abbreviation, preferred in names.filter(english()).select(columns).iter_rows():
         if concept not in kinds:
             kinds[concept] = mention_kind(semantic_types(concept))
         if kinds[concept] is None:

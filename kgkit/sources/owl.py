@@ -15,6 +15,7 @@ from typing import IO
 import pyoxigraph as ox
 
 from kgkit.errors import InputError
+from kgkit.languages import is_english
 from kgkit.namespaces import DCTERMS, OBO, RDF_TYPE, RDFS_LABEL, SKOS
 from kgkit.sources.base import IngestLog, SourceTables
 from kgkit.sources.term_files import open_source
@@ -219,7 +220,7 @@ def _ontology(found: _Statements, path: Path, log: IngestLog) -> Ontology:
 def _main_first(values: dict[str, list[_Value]]) -> list[_Value]:
     """Labels, the one to be the name first: English or without a tag, rdfs:label before skos:prefLabel."""
     labels = [(place, text, language) for place, name in enumerate(_LABELS) for text, language in values.get(name, ())]
-    labels.sort(key=lambda label: ((label[2] or "en").partition("-")[0] != "en", label[2], label[0], label[1]))
+    labels.sort(key=lambda label: (not is_english(label[2]), label[2], label[0], label[1]))
     return [(text, language) for _, text, language in labels]
 
 

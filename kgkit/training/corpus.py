@@ -11,6 +11,7 @@ from kgkit.arrays import BoolArray, IntArray
 from kgkit.encoder.config import EncoderRecipe, HeldOutConfig
 from kgkit.encoder.names import normalise
 from kgkit.evaluation.held_out_files import NAME_COLUMNS
+from kgkit.languages import english
 from kgkit.training.source import TrainingSource, without_concepts
 from kgkit.views.splits import TripleSplit, shuffle_tails, split_concepts, split_triples
 from kgkit.views.triples import TripleView
@@ -115,7 +116,7 @@ def _names(source: TrainingSource) -> pl.DataFrame:
     """
     rows = pl.DataFrame({"concept": source.view.concepts}).with_row_index("row")
     preferred = source.concepts.select("concept", "name", is_preferred=pl.lit(value=True))
-    others = source.names.filter(pl.col("language") == "en").select("concept", "name", is_preferred=pl.lit(value=False))
+    others = source.names.filter(english()).select("concept", "name", is_preferred=pl.lit(value=False))
     table = pl.concat([preferred, others]).join(rows, on="concept")
     strings = table.select(pl.col("name").unique(maintain_order=True))
     strings = strings.with_columns(string=pl.col("name").map_elements(normalise, return_dtype=pl.String))

@@ -116,6 +116,8 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
     began = time.process_time()
     accelerator = Accelerator(cpu=_are_processes_on_cpu())
     source = read_source(path)
+    if recipe.text.model == "none" and not len(source.view.triples):
+        raise InputError("the graph has no relations between concepts, and this recipe reads nothing else", path)
     about = {"graph_digest": source.digest, "recipe": recipe_to_dict(recipe)}
     folder = _open_partial(out, about, accelerator, resume=resume)
     torch.manual_seed(recipe.seed)

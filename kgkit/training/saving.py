@@ -22,6 +22,7 @@ from kgkit.encoder.text_tower import export_onnx
 from kgkit.errors import KgkitError
 from kgkit.evaluation.evaluate import held_out_metrics
 from kgkit.files import read_manifest, write_manifest, write_text_atomically
+from kgkit.languages import english
 from kgkit.training.corpus import Corpus
 from kgkit.training.method import Method
 from kgkit.training.source import TrainingSource
@@ -85,6 +86,7 @@ def save_encoder(
         "parts": parts,
         "dim": int(concepts.shape[1]),
         "num_concepts": len(concepts),
+        "names_in_other_languages": len(source.names.filter(~english())),
         "licence_level": source.licence_level,
         "sources": list(source.sources),
     }
@@ -150,7 +152,6 @@ def _save_held_out(folder: Path, source: TrainingSource, corpus: Corpus) -> None
             pl.all().cast(pl.Int32), part=pl.lit(part)
         )
         for part, rows in parts.items()
-        if len(rows)
     ]
     pl.concat(tables).write_parquet(folder / "triples.parquet")
     corpus.query_names.write_parquet(folder / "names.parquet")

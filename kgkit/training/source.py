@@ -52,8 +52,8 @@ def read_source(path: Path) -> TrainingSource:
         InputError: if it is neither, or damaged; if there is nothing to train on; if a concept has no name.
     """
     source = _read_benchmark(path) if _is_benchmark(path) else _read_graph(path)
-    if not len(source.view.triples):
-        raise InputError("the graph has no relations between concepts, nothing to train on", path)
+    if not len(source.concepts):
+        raise InputError("the graph has no concepts, nothing to train on", path)
     nameless = source.concepts.filter(pl.col("name").is_null())
     if len(nameless):
         raise InputError(f"{len(nameless)} concepts have no name, the first is {nameless['concept'][0]}", path)

@@ -18,6 +18,7 @@ import polars as pl
 
 from kgkit.arrays import BoolArray, IntArray
 from kgkit.files import partial_folder, publish_folder
+from kgkit.languages import english
 from kgkit.sources.base import SourceTables, gathered, merge_tables
 from kgkit.sources.relations import RelationNames, is_negative
 from kgkit.views.identity import representatives
@@ -103,7 +104,7 @@ def _concepts(graph: _Graph, preferred: pl.DataFrame) -> pl.DataFrame:
     rows = pl.int_range(len(graph.concepts), eager=True).alias("concept")
     concepts = rows.to_frame().with_columns(curie=graph.curies)
     placeholders = graph.in_rows(graph.tables.concepts.filter("is_placeholder"))["concept"]
-    best = preferred.with_columns(foreign=pl.col("language") != "en").sort("concept", "foreign", "language")
+    best = preferred.with_columns(foreign=~english()).sort("concept", "foreign", "language")
     definitions = graph.in_rows(graph.tables.definitions)
     definitions = definitions.sort("concept", "graph", "definition")
     columns = (

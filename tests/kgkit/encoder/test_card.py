@@ -92,6 +92,12 @@ def test_figures_with_their_intervals() -> None:
     ]
 
 
+def test_names_that_taught_nothing_are_counted() -> None:
+    said = "Names in other languages than English, which taught nothing: 1,234."
+    assert said in model_card(manifest() | {"names_in_other_languages": 1234}, {})
+    assert said[:20] not in model_card(manifest() | {"names_in_other_languages": 0}, {})
+
+
 def test_without_figures_it_says_so() -> None:
     assert "Nothing was held out, so nothing is measured." in model_card(manifest(), {})
 

@@ -178,10 +178,20 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(f" {text}--") == normalise(text)
 
 
-def test_a_graph_without_relations_is_refused(tmp_path: Path) -> None:
-    kg = make_graph(tmp_path, tiny_thorax(relations=False))
-    with pytest.raises(InputError, match=r"kg: the graph has no relations between concepts, nothing to train on"):
-        corpus_of(kg)
+def test_a_graph_without_relations_has_texts_to_learn(tmp_path: Path) -> None:
+    corpus = corpus_of(make_graph(tmp_path, tiny_thorax(relations=False)))
+    assert [len(part) for part in (corpus.split.train, corpus.split.test, corpus.inductive, corpus.support)] == [0] * 4
+    assert len(corpus.query_names)
+    assert len(corpus.definitions)
+
+
+@pytest.mark.parametrize(("tag", "is_used"), [("en-US", True), ("EN", True), ("enm", False), ("es", False)])
+def test_names_in_english_of_any_region_teach(tmp_path: Path, tag: str, is_used: bool) -> None:
+    kg = make_graph(tmp_path, tiny_thorax())
+    path = KnowledgeGraph(kg).views / "names.parquet"
+    pl.read_parquet(path).with_columns(language=pl.lit(tag)).write_parquet(path)
+    write_view_digests(path.parent)
+    assert (len(corpus_of(kg, names=0.0).names) > len(concept_rows())) is is_used
 
 
 def test_a_concept_without_a_name_is_said(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from pykeen.losses import loss_resolver
+from tiny_thorax import make_graph, tiny_thorax
 
 from kgkit.encoder.artifact import ConceptEncoder, load_encoder
 from kgkit.encoder.config import EncoderRecipe
+from kgkit.errors import InputError
 from kgkit.recipe import load_recipe
 from kgkit.training.loop import train_encoder
 from kgkit.training.towers import TowersMethod
@@ -113,6 +115,25 @@ def test_two_processes_train_what_one_trains(
 
 def _cosines(one: ConceptEncoder, two: ConceptEncoder) -> np.ndarray:
     return np.asarray((one.vectors * two.vectors).sum(axis=1))
+
+
+@pytest.mark.parametrize("way", ["default", "sapbert", "kad"])
+def test_a_graph_without_relations_still_teaches_its_texts(
+    way: str, no_onnx: None, tmp_path: Path, tiny_text_model: Path
+) -> None:
+    kg = make_graph(tmp_path, tiny_thorax(relations=False))
+    train_encoder(kg, tmp_path / "out", recipe_of(way, tiny_text_model))
+    encoder = load_encoder(tmp_path / "out")
+    assert np.isfinite(encoder.vectors).all()
+    losses = [name for row in log_of(encoder.folder) for name in row["losses"]]
+    assert "relation" not in losses
+    assert len(losses) >= STEPS
+
+
+def test_a_graph_without_relations_teaches_free_vectors_nothing(tmp_path: Path, tiny_text_model: Path) -> None:
+    kg = make_graph(tmp_path, tiny_thorax(relations=False))
+    with pytest.raises(InputError, match="kg: the graph has no relations between concepts, and this recipe reads noth"):
+        train_encoder(kg, tmp_path / "out", recipe_of("kge", tiny_text_model))
 
 
 @pytest.mark.parametrize(
