@@ -59,6 +59,17 @@ def test_every_column_of_a_csv_arrives(tmp_path: Path, tiny_encoder_dir: Path) -
     assert data.images.filter(study_id="s4")["view"].to_list() == ["lateral"]
 
 
+def test_an_age_that_is_none_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
+    write_csv(tmp_path)
+    header, first, *rows = read_table(tmp_path / "films.csv")
+    age = header.index("age")
+    write_table(tmp_path / "films.csv", header, [[*first[:age], "old", *first[age + 1 :]], *rows])
+    data = read_plain_csv(tmp_path, DEFAULTS)
+    assert data.skipped == ((first[header.index("path")], "age is not in years: taken as unknown"),)
+    assert [study.age for study in data.studies if study.study_id == first[header.index("study_id")]] == [None]
+    assert any(study.age is not None for study in data.studies)
+
+
 def test_unknown_columns_are_named_with_a_guess(tmp_path: Path) -> None:
     write_csv(tmp_path)
     header, *rows = read_table(tmp_path / "films.csv")

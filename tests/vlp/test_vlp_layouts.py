@@ -369,7 +369,6 @@ def _first_and_rest(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
          r"01\.02\.19\.csv, line 3: Labels is 'normal', expected a list such as"),
         ("csv", "films.csv", "train", "training", r"films\.csv, line 2: split is 'training', expected train, val, te"),
         ("csv", "films.csv", "films/1.png", "../1.png", r"films\.csv, line 3: path is '\.\./1\.png', expected a fil"),
-        ("csv", "films.csv", "61", "old", r"films\.csv, line 2: age is 'old', expected years"),
     ],
 )  # fmt: skip
 def test_a_wrong_cell_is_named_with_file_line_and_value(

@@ -58,6 +58,8 @@ def read_plain_csv(source: Path, options: ReadOptions) -> SourceData:
         elif not film.resolve().is_relative_to(root.resolve()):
             raise row.wrong("path", f"a file under {root}")
         study = _study(row, labels)
+        if row.get("age") and study.age is None:
+            collector.skip(row.get("path"), "age is not in years: taken as unknown")
         has_text = has_text or bool(study.findings or study.impression)
         licences.add(row.get("licence") or "not stated")
         projection = row.get("projection") or row.get("view")
@@ -114,8 +116,6 @@ def _study(row: Row, labels: tuple[str, ...]) -> Study:
     split = row.get("split")
     if split not in _PARTS:
         raise row.wrong("split", f"{', '.join(SPLITS)} or nothing")
-    if row.get("age") and age_of(row.get("age")) is None:
-        raise row.wrong("age", "years")
     findings, impression = row.get("findings"), row.get("impression")
     if not (findings or impression) and row.get("report"):
         sections = split_report(row.get("report"))
