@@ -26,7 +26,7 @@ from kgkit.linking.linker import Linker, load_linker
 from kgkit.linking.sections import split_sections
 from kgkit.linking.sentences import split_sentences
 from kgkit.progress import progress
-from kgkit.recipe import Count, Fraction, Positive, Seed, load_recipe, recipe_to_dict
+from kgkit.recipe import Count, Fraction, Positive, Seed, changed_keys, load_recipe, recipe_to_dict
 from kgkit.training_log import TrainingLog, draw_curve
 from kgkit.types import (
     Certainty,
@@ -65,6 +65,7 @@ __all__ = [
     "Temporality",
     "TrainingLog",
     "UnknownConceptError",
+    "changed_keys",
     "choices",
     "draw_curve",
     "english",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -55,6 +55,25 @@ def load_recipe(recipe_type: type[T], family: str, name: str, overrides: Sequenc
 def recipe_to_dict(recipe: Any) -> dict[str, Any]:
     """The recipe as plain values, to be saved beside the result it made."""
     return dict(TypeAdapter(type(recipe)).dump_python(recipe, mode="json"))
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Recipe keys whose values differ, with the value before and now.
+
+    >>> changed_keys({"seed": 0, "train": {"steps": 5}}, {"seed": 0, "train": {"steps": 9}})
+    {'train.steps': (5, 9)}
+    """
+    old, new = _flat(before), _flat(now)
+    return {
+        key: (old.get(key), new.get(key)) for key in [*new, *(old.keys() - new.keys())] if old.get(key) != new.get(key)
+    }
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _recipe_path(family: str, name: str) -> Path:

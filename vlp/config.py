@@ -141,6 +141,7 @@ class OptimizerConfig:
             with the time used, and the last epoch may be cut short. A resumed run counts on.
         batch_size: Films per step and process.
         learning_rate: Peak of the cosine schedule of AdamW.
+        lowest_rate: Where the warm-up starts and the cosine ends; below the peak.
         weight_decay: Of AdamW; none on biases, norms and other vectors.
         warmup: Part of all steps in which the rate rises linearly.
         gradient_clip: Largest global norm of the gradient.
@@ -154,6 +155,7 @@ class OptimizerConfig:
     cpu_minutes: Annotated[float, Field(ge=0)] = 0.0
     batch_size: Count = 32
     learning_rate: Positive = 5e-4
+    lowest_rate: Annotated[float, Field(ge=0)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     warmup: Fraction = 0.1
     gradient_clip: Positive = 1.0
@@ -186,6 +188,10 @@ class VlpRecipe:
         if self.model.width % self.model.heads:
             problem = f"it does not divide 'model.width', which is {self.model.width}"
             raise InputError(f"recipe key 'model.heads' is {self.model.heads}: {problem}")
+        rates = self.optimizer
+        if rates.lowest_rate > rates.learning_rate:
+            problem = f"expected at most 'optimizer.learning_rate', which is {rates.learning_rate:g}"
+            raise InputError(f"recipe key 'optimizer.lowest_rate' is {rates.lowest_rate:g}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,8 @@ class _Loop:
             average_weights(self.state.average, self.task.changing(), decay)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise InputError(f"the loss is {value} at step {step}: lower the learning rate")
+            go_on = "and go on with --resume" if self.checkpoint.exists() else "and run again"
+            raise InputError(f"the loss is {value} at step {step}: lower the learning rate {go_on}")
         return {name: float(part) for name, part in parts.items()}
 
     def _finish_epoch(self, losses: dict[str, float]) -> None:
@@ -236,16 +237,18 @@ class _Loop:
 
 
 def learning_rate(done: float, config: OptimizerConfig) -> float:
-    """Linear warm-up, then half a cosine to zero (Loshchilov and Hutter, 2017).
+    """Linear warm-up, then half a cosine (Loshchilov and Hutter, 2017).
 
     Args:
         done: Part of the training that is done, 0..1.
-        config: Gives the peak and the length of the warm-up.
+        config: Gives the peak, the length of the warm-up, and the rate at both ends.
     """
     if done < config.warmup:
-        return config.learning_rate * max(done / config.warmup, 0.01)
-    rest = min((done - config.warmup) / max(1 - config.warmup, 1e-9), 1.0)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
+        height = max(done / config.warmup, 0.01)
+    else:
+        rest = min((done - config.warmup) / max(1 - config.warmup, 1e-9), 1.0)
+        height = 0.5 * (1 + math.cos(math.pi * rest))
+    return config.lowest_rate + (config.learning_rate - config.lowest_rate) * height
 
 
 def _parameter_groups(task: Task, config: OptimizerConfig) -> list[dict[str, Any]]:

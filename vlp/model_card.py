@@ -19,17 +19,22 @@ def model_card(manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
             f"epoch {metrics['best_epoch']} of {metrics['epochs_run']}; macro AUROC {auroc:.3f} over "
             f"{metrics['mention_queries']} concepts against what the validation reports say (not labels)"
         )
+    blocks = manifest["recipe"]["tower"]["trained_blocks"]
+    trained = "frozen" if not blocks else "all of it trained" if blocks < 0 else f"its last {blocks} blocks trained"
+    changes = "".join(
+        f"| Changed on the way | `{change['key']}` was {change['before']} |\n" for change in manifest["recipe_changed"]
+    )
     return f"""# Chest X-ray query model
 
 Asked about a concept, it says how likely a frontal chest film shows it, and where.
 
 | | |
 |---|---|
-| Image tower | {manifest["tower"]["name"]}, frozen |
+| Image tower | {manifest["tower"]["name"]}, {trained} |
 | Trained on | {metrics["train_films"]} films of `{manifest["dataset"]}`, supervised by report text only |
 | Concepts asked in training | {metrics["queries"]} (`queries.parquet`) |
 | Validation | {validation} |
-| Data digest | `{manifest["data_digest"]}` |
+{changes}| Data digest | `{manifest["data_digest"]}` |
 | Concept encoder | digest `{manifest["encoder_digest"]}`, licence level {manifest["licence_level"]} |
 
 ## Terms

@@ -40,8 +40,11 @@ from vlp.losses import query_loss, target_weights
 from vlp.methods import FilmModel, build_network
 from vlp.model import film_logits
 from vlp.model_card import model_card
-from vlp.run_folder import RUN_FILE, check_stopped_run, open_run
+from vlp.run_folder import RUN_FILE, changes_of, check_stopped_run, open_run
 from vlp.towers import ImageTower, load_tower, weights_digest
+
+_RATES = ("optimizer.learning_rate", "optimizer.lowest_rate", "optimizer.gradient_clip")
+"""What a resumed run may have otherwise: after a NaN they have to be lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +190,10 @@ def _open_partial(
         "tower_sha256": tower.spec.weights_sha256,
     }
     if config.resume:
-        check_stopped_run(config.out_dir, run)  # in every process
+        check_stopped_run(config.out_dir, run, _RATES)  # in every process
+    accelerator.wait_for_everyone()  # before the first one writes down what it finds changed
     if accelerator.is_main_process:
-        open_run(config.out_dir, "model", run, resume=config.resume)
+        open_run(config.out_dir, "model", run, resume=config.resume, may_change=_RATES)
     accelerator.wait_for_everyone()
     return partial_path(config.out_dir)
 
@@ -244,6 +248,7 @@ def _write_model(
         "mentions_unused": questions.unused,
         "studies_without_report": questions.silent,
         "denial": None if denial is None else asdict(denial),
+        "recipe_changed": changes_of(partial),
     }
     write_text_atomically(partial / "README.md", model_card(manifest, summary.metrics))
     for name in (CHECKPOINT, RUN_FILE):

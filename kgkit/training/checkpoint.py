@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kgkit.errors import InputError, KgkitError
+from kgkit.recipe import changed_keys
 
 _RATES = ("train.text_learning_rate", "train.graph_learning_rate", "train.max_gradient_norm")
 """What a resumed run may have otherwise: after a NaN they have to be lower."""
@@ -101,23 +102,14 @@ def changed_rates(found: dict[str, Any], about: dict[str, Any], checkpoint: Path
     """
     if found["graph_digest"] != about["graph_digest"]:
         raise InputError("this checkpoint was made with another graph; run again without --resume", checkpoint)
-    before, now = _flat(found["recipe"]), _flat(about["recipe"])
-    changed = [key for key in now if before.get(key) != now[key]]
-    for key in changed:
+    changed = changed_keys(found["recipe"], about["recipe"])
+    for key, (before, now) in changed.items():
         if key not in _RATES:
-            what = f"this checkpoint was made with another recipe ({key} was {before.get(key)}, is {now[key]})"
+            what = f"this checkpoint was made with another recipe ({key} was {before}, is {now})"
             raise InputError(f"{what}; run again without --resume", checkpoint)
-    step = found["progress"]["step"]
-    rates = found.get("rates_changed", []) + [{"step": step, "key": key, "before": before[key]} for key in changed]
+    step, rates = found["progress"]["step"], found.get("rates_changed", [])
+    rates += [{"step": step, "key": key, "before": before} for key, (before, _) in changed.items()]
     return {"rates_changed": rates} if rates else {}
-
-
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """`{"train.steps": 2000, ...}`."""
-    flat: dict[str, Any] = {}
-    for key, value in recipe.items():
-        flat |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
 
 
 def _under(content: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -138,7 +138,7 @@ def test_a_stopped_run_goes_on_with_the_folds_it_had(
     with pytest.raises(KeyboardInterrupt):
         cross_validate(changed)
     other = replace(config.recipe, loss=replace(config.recipe.loss, unmentioned_weight=0.1))
-    with pytest.raises(InputError, match="cannot resume: recipe changed"):
+    with pytest.raises(InputError, match=r"cannot resume: loss\.unmentioned_weight \(was .*, is 0\.1\) changed"):
         cross_validate(replace(changed, resume=True, recipe=other))
 
 

@@ -182,7 +182,7 @@ def test_a_validation_loss_that_is_not_a_number_is_no_better(tmp_path: Path) -> 
 def test_a_training_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     task = LineTask()
     task.points.y[7] = math.inf
-    with pytest.raises(InputError, match=r"the loss is (inf|nan) at step \d: lower the learning rate"):
+    with pytest.raises(InputError, match=r"the loss is (inf|nan) at step \d: lower the learning rate and run again"):
         run(task, tmp_path)
     assert not (tmp_path / CHECKPOINT).exists()
 

@@ -141,9 +141,25 @@ def test_resume_is_refused_when_something_changed(
     monkeypatch.setattr("vlp.training._write_model", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(run)
-    changed = replace(run.recipe, optimizer=replace(run.recipe.optimizer, learning_rate=1e-5))
-    with pytest.raises(InputError, match="cannot resume: recipe changed"):
+    changed = replace(run.recipe, optimizer=replace(run.recipe.optimizer, batch_size=3))
+    with pytest.raises(InputError, match=r"cannot resume: optimizer\.batch_size \(was \d+, is 3\) changed"):
         train(replace(run, resume=True, recipe=changed))
+
+
+def test_a_run_goes_on_with_another_rate_and_the_model_says_so(
+    run: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("vlp.training._write_model", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    old = run.recipe.optimizer.learning_rate
+    changed = replace(run.recipe, optimizer=replace(run.recipe.optimizer, learning_rate=1e-5))
+    train(replace(run, resume=True, recipe=changed))
+    manifest = load_model(run.out_dir).manifest
+    assert manifest["recipe_changed"] == [{"key": "optimizer.learning_rate", "before": old}]
+    assert manifest["recipe"]["optimizer"]["learning_rate"] == 1e-5
+    assert f"| Changed on the way | `optimizer.learning_rate` was {old} |" in (run.out_dir / "README.md").read_text()
 
 
 def interrupt(*_: object) -> None:
@@ -289,6 +305,10 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     assert rates[:11] == pytest.approx([0.01, *(step / 10 for step in range(1, 11))])
     assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[100] == pytest.approx(0)
+    ends = [learning_rate(done, replace(config, warmup=0.0, lowest_rate=0.25)) for done in (0.0, 0.5, 1.0)]
+    assert ends == pytest.approx([1.0, 0.625, 0.25])
+    with pytest.raises(InputError, match=r"recipe key 'optimizer\.lowest_rate' is 1: expected at most"):
+        load_vlp_recipe("default", ["optimizer.lowest_rate=1"])
 
 
 @pytest.mark.parametrize("name", ["default", "fast", "kad", "clip"])
