@@ -28,7 +28,8 @@ def evaluation_lines(result: dict[str, Any]) -> list[str]:
     """
     about = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in result["about"].items()
                       if not isinstance(value, dict))  # fmt: skip
-    lines = [f"{result['task']}: {about}; 95% intervals from {result['resamples']:,} resamples, seed {result['seed']}"]
+    told = f"{about}; " if about else ""
+    lines = [f"{result['task']}: {told}95% intervals from {result['resamples']:,} resamples, seed {result['seed']}"]
     for part in dict.fromkeys(row["part"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["part"] == part]
         lines += ["", f"{part}: {rows[0]['num_queries']:,} queries"]
