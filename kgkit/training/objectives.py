@@ -30,7 +30,9 @@ def multi_positive_contrast(anchors: Tensor, others: Tensor, positive: Tensor, l
     return (_one_way(logits, positive).mean() + _one_way(logits.T, positive.T).mean()) / 2
 
 
-def paired_contrast(left: Tensor, right: Tensor, concepts: Tensor, logit_scale: float | Tensor) -> Tensor:
+def paired_contrast(
+    left: Tensor, right: Tensor, concepts: Tensor, logit_scale: float | Tensor, spared: Tensor | None = None
+) -> Tensor:
     """The loss of each pair of `multi_positive_contrast`, both ways, so that kinds of pairs can be weighed.
 
     Args:
@@ -38,11 +40,14 @@ def paired_contrast(left: Tensor, right: Tensor, concepts: Tensor, logit_scale: 
         right: float [B, D], unit rows; row i belongs to row i on the left.
         concepts: int64 [B], what each pair is about; every pair of one concept is right.
         logit_scale: Inverse temperature.
+        spared: bool [B, B], symmetric: where the concepts of two pairs are neither right nor wrong for each other.
 
     Returns:
         float [B]; its mean is `multi_positive_contrast`.
     """
     logits, positive = logit_scale * left @ right.T, same_concept(concepts, concepts)
+    if spared is not None:
+        logits = logits.masked_fill(spared & ~positive, torch.finfo(logits.dtype).min)
     return (_one_way(logits, positive) + _one_way(logits.T, positive.T)) / 2
 
 
@@ -173,7 +178,35 @@ def relation_truth_mask(
     Returns:
         bool of the broadcast shape.
     """
-    wanted = triple_keys(heads, relations, tails, sizes)
+    return _are_among(triple_keys(heads, relations, tails, sizes), keys)
+
+
+def linked_mask(pairs: Tensor, concepts: Tensor, num_concepts: int) -> Tensor:
+    """Which of some concepts are joined by a fact, whatever it says and in whichever direction.
+
+    Args:
+        pairs: int64 [m], from `linked_pairs`.
+        concepts: int64 [B].
+        num_concepts: As it was given there.
+
+    Returns:
+        bool [B, B], symmetric.
+    """
+    return _are_among(_pair_keys(concepts[:, None], concepts[None, :], num_concepts), pairs)
+
+
+def linked_pairs(facts: Tensor, num_concepts: int) -> Tensor:
+    """Sorted keys of the pairs of concepts that facts join, int64 [n, 3] -> [m]; what `linked_mask` looks in."""
+    pairs: Tensor = torch.unique(_pair_keys(facts[:, 0], facts[:, 2], num_concepts))
+    return pairs
+
+
+def _pair_keys(one: Tensor, other: Tensor, num_concepts: int) -> Tensor:
+    return torch.minimum(one, other) * num_concepts + torch.maximum(one, other)
+
+
+def _are_among(wanted: Tensor, keys: Tensor) -> Tensor:
+    """Bool, of the shape of `wanted`; `keys` are sorted."""
     if not len(keys):
         return torch.zeros_like(wanted, dtype=torch.bool)
     at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)

@@ -20,6 +20,8 @@ from kgkit.training.method import Reader, Tokens, step_generator
 from kgkit.training.mining import nearest_rows, word_vectors
 from kgkit.training.objectives import (
     known_keys,
+    linked_mask,
+    linked_pairs,
     multi_positive_contrast,
     multi_similarity,
     paired_contrast,
@@ -98,6 +100,7 @@ class TowersMethod:
         self.sizes = (view.num_concepts, view.num_relations)
         self._sampler = NeighbourSampler(train, *self.sizes, recipe.graph.hidden)
         self._known = known_keys(torch.from_numpy(train), self.sizes)
+        self._linked = linked_pairs(torch.from_numpy(train), view.num_concepts)
         self._relation_loss = RelationLoss(recipe.relation.loss)
         weights = recipe.objectives
         self._draws_graph = bool((weights.relation or weights.alignment) and len(train))
@@ -319,7 +322,8 @@ class TowersMethod:
         left = torch.cat([kind[2] for kind in told_apart])
         right = torch.cat([kind[3] for kind in told_apart])
         concepts = torch.cat([kind[4] for kind in told_apart]).to(on)
-        each = paired_contrast(left, right, concepts, self._model.logit_scale)
+        spared = linked_mask(self._linked.to(on), concepts, self.sizes[0]) if weights.spare_linked else None
+        each = paired_contrast(left, right, concepts, self._model.logit_scale, spared)
         for kind, part in zip(told_apart, torch.split(each, [len(kind[4]) for kind in told_apart]), strict=True):
             losses[kind[0]] = kind[1] * part.mean()
         return losses

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from kgkit.training.objectives import (
     kad_soft_contrast,
+    linked_mask,
+    linked_pairs,
     mask_tokens,
     multi_positive_contrast,
     multi_similarity,
@@ -123,6 +125,14 @@ def test_truth_mask_equals_a_set_of_facts(facts: set[tuple[int, int, int]]) -> N
     assert mask.shape == (7, 3, 7)
     for fact in itertools.product(range(7), range(3), range(7)):
         assert bool(mask[fact]) == (fact in facts)
+
+
+@given(FACTS, st.lists(st.integers(0, 6), max_size=6))
+def test_linked_mask_equals_a_set_of_pairs(facts: set[tuple[int, int, int]], concepts: list[int]) -> None:
+    pairs = linked_pairs(torch.tensor(sorted(facts), dtype=torch.int64).reshape(-1, 3), 7)
+    mask = linked_mask(pairs, torch.tensor(concepts, dtype=torch.int64), 7)
+    joined = {frozenset((head, tail)) for head, _, tail in facts}
+    assert mask.tolist() == [[frozenset((one, other)) in joined for other in concepts] for one in concepts]
 
 
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 4), st.integers(0, 8)), min_size=1))
@@ -274,3 +284,27 @@ def test_the_loss_of_each_pair_makes_the_whole() -> None:
     # The loss of a pair by hand: its other side among all, both ways.
     logits = 5 * left @ right.T
     torch.testing.assert_close(each[0], -(logits.log_softmax(1)[0, 0] + logits.log_softmax(0)[0, 0]) / 2)
+
+
+def test_a_spared_pair_costs_nothing_wherever_it_lies() -> None:
+    basis = torch.eye(6)
+    concepts = torch.tensor([0, 1, 2, 3, 3, 5])
+    spared = torch.zeros(6, 6, dtype=torch.bool)
+    spared[0, 1] = spared[1, 0] = True
+    near = F.normalize(basis + 0.8 * basis[[1, 0, 2, 3, 4, 5]], dim=1)  # 0 and 1 lie together, the others alone
+    apart, alike = (paired_contrast(vectors, vectors, concepts, 9.0, spared) for vectors in (basis, near))
+    torch.testing.assert_close(apart, alike)
+    assert float(paired_contrast(near, near, concepts, 9.0)[0]) > float(alike[0])
+    # What is right stays right, spared or not.
+    everything = torch.ones(6, 6, dtype=torch.bool)
+    assert paired_contrast(basis, basis, concepts, 9.0, everything)[[0, 1, 2, 5]].abs().max() < 1e-6
+
+
+@given(SIZES, st.integers(0, 99))
+def test_without_the_spared_the_loss_is_that_of_the_rest(count: int, seed: int) -> None:
+    """The first pair spared by all: the others' loss is that of a batch without it."""
+    left, right, concepts = rows(count, seed), rows(count, seed + 1), torch.arange(count)
+    spared = torch.zeros(count, count, dtype=torch.bool)
+    spared[0, :] = spared[:, 0] = True
+    whole = paired_contrast(left, right, concepts, 7.0, spared)
+    torch.testing.assert_close(whole[1:], paired_contrast(left[1:], right[1:], concepts[1:], 7.0), atol=1e-5, rtol=1e-5)

@@ -96,6 +96,15 @@ def test_the_control_has_the_same_text_tower_and_other_concept_vectors(train: Tr
     assert not np.array_equal(true.vectors, shuffled.vectors)
 
 
+def test_linked_concepts_that_are_spared_change_the_texts_and_so_does_the_graph(train: Train) -> None:
+    plain, spared = train(*HALVES), train(*HALVES, "objectives.spare_linked=true")
+    shuffled = train(*HALVES, "objectives.spare_linked=true", "held_out.control=shuffled-graph")
+    first = [log_of(encoder)[0]["losses"]["synonym"] for encoder in (spared, plain)]
+    assert first[0] < first[1], "fewer names to be told apart"
+    assert not np.array_equal(spared.name_vectors, plain.name_vectors)
+    assert not np.array_equal(spared.name_vectors, shuffled.name_vectors)
+
+
 def test_facts_learn_from_the_texts_as_they_are_in_the_end(train: Train) -> None:
     """What the concepts were read as before they were final must not matter."""
     still = (*HALVES, "train.text_learning_rate=0", "train.mine_every=1")

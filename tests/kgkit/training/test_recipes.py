@@ -85,7 +85,8 @@ for way in {ways!r}:
 def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_kg: Path, tiny_text_model: Path) -> Callable[[str], Path]:
     """Encoders that two processes have trained together, one launch for each way."""
     folder = tmp_path_factory.mktemp("two")
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "encoder"), str(Path(__file__).parents[3])]
+    here = Path(__file__)
+    paths = [str(here.parent), str(here.parents[1] / "encoder"), str(here.parents[2]), str(here.parents[3])]
 
     def train(way: str) -> Path:
         script = folder / "run.py"
