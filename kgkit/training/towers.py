@@ -100,7 +100,8 @@ class TowersMethod:
         self.sizes = (view.num_concepts, view.num_relations)
         self._sampler = NeighbourSampler(train, *self.sizes, recipe.graph.hidden)
         self._known = known_keys(torch.from_numpy(train), self.sizes)
-        self._linked = linked_pairs(torch.from_numpy(train), view.num_concepts)
+        spared = train if recipe.objectives.spare_linked else train[:0]
+        self._linked = linked_pairs(torch.from_numpy(spared), view.num_concepts)
         self._relation_loss = RelationLoss(recipe.relation.loss)
         weights = recipe.objectives
         self._draws_graph = bool((weights.relation or weights.alignment) and len(train))

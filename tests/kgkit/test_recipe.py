@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import kgkit.recipe
 from kgkit.encoder.config import EncoderRecipe
 from kgkit.errors import InputError
-from kgkit.recipe import load_recipe, recipe_to_dict
+from kgkit.recipe import changed_keys, load_recipe, recipe_to_dict
 from kgkit.resources import resource
 
 
@@ -96,3 +100,16 @@ def test_a_missing_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None
         load_recipe(Whole, "encoder", "defualt")
     with pytest.raises(InputError, match=r"none\.toml: not a readable TOML recipe"):
         load_recipe(Whole, "encoder", str(tmp_path / "none.toml"))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.integers() | st.dictionaries(st.sampled_from("xyz"), st.integers())))
+def test_changed_keys_are_those_of_another_value(recipe: dict[str, object]) -> None:
+    assert changed_keys(recipe, recipe) == {}
+    more = recipe | {"new": {"x": 1}}
+    assert changed_keys(recipe, more) == {"new.x": (None, 1)}
+    assert changed_keys(more, recipe) == {"new.x": (1, None)}
+
+
+def test_the_example_of_changed_keys_runs() -> None:
+    found = doctest.testmod(kgkit.recipe)
+    assert (found.failed, found.attempted > 0) == (0, True)
