@@ -81,10 +81,10 @@ class ObjectiveConfig:
     alignment: Weight
     text_pairs: Weight  # KAD's: head and relation against tail, relation and tail against head, name against definition
     graph_to_text: Fraction  # share of the relation and alignment gradients that reaches the text tower, 0 to 1
-    spare_linked: bool  # concepts that a training fact joins are not told apart by the infonce contrast
     contrast: Literal["infonce", "multi-similarity"]  # of synonyms; multi-similarity as SapBERT has it
     logit_scale: Positive  # inverse temperature of the contrasts
     learn_logit_scale: bool
+    spare_linked: bool = False  # concepts that a training fact joins are not told apart by the infonce contrast
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -117,10 +118,7 @@ class RelationScorer(nn.Module):
         Raises:
             InputError: if there is none of this name, or its concepts are not one vector each.
         """
-        known = _fitting_interactions()
-        if self.name not in known:
-            problem = f"recipe key 'relation.interaction' is {self.name!r}, expected one whose concepts are one vector"
-            raise InputError(f"{problem}; {choices(self.name, known)}")
+        require_known_parts(self.config)
         wanted = inspect.signature(interaction_resolver.lookup(self.name).__init__).parameters
         values: dict[str, Any] = {"embedding_dim": self.dim, "input_dim": self.dim}
         if self.name == "tucker":
@@ -282,6 +280,25 @@ _SLICES = 4
 """Of the neural tensor network, PyKEEN's own number."""
 
 
+def require_known_parts(config: RelationConfig) -> None:
+    """Refuse a recipe whose interaction, loss or sampler PyKEEN does not have, before any work is done for it.
+
+    Raises:
+        InputError: with the names that would do.
+    """
+    known, name = _fitting_interactions(), config.interaction
+    if name not in known:
+        problem = f"recipe key 'relation.interaction' is {name!r}, expected one whose concepts are one vector"
+        raise InputError(f"{problem}; {choices(name, known)}")
+    _require_known("loss", config.loss, loss_resolver.lookup_dict)
+    _require_known("sampler", config.sampler, negative_sampler_resolver.lookup_dict)
+
+
+def _require_known(key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise InputError(f"recipe key 'relation.{key}' is {name!r}; {choices(name, known)}")
+
+
 def _shape(symbols: str, config: RelationConfig, dim: int) -> tuple[int, ...]:
     """A relation parameter's shape from PyKEEN's letters."""
     return tuple({"d": dim, "e": config.relation_dim, "k": _SLICES}[letter] for letter in symbols)
@@ -308,8 +325,7 @@ class RelationLoss(nn.Module):
 
     def __init__(self, loss: str) -> None:
         super().__init__()
-        if loss not in loss_resolver.lookup_dict:
-            raise InputError(f"recipe key 'relation.loss' is {loss!r}; {choices(loss, loss_resolver.lookup_dict)}")
+        _require_known("loss", loss, loss_resolver.lookup_dict)
         self.loss = loss_resolver.make(loss)
         self.wants_shares = type(self.loss) is CrossEntropyLoss
 
@@ -369,8 +385,6 @@ def negative_sampler(config: RelationConfig, triples: Tensor, sizes: tuple[int, 
     Raises:
         InputError: for an unknown sampler.
     """
-    known = negative_sampler_resolver.lookup_dict
-    if config.sampler not in known:
-        raise InputError(f"recipe key 'relation.sampler' is {config.sampler!r}; {choices(config.sampler, known)}")
+    _require_known("sampler", config.sampler, negative_sampler_resolver.lookup_dict)
     settings = {"mapped_triples": triples, "num_entities": sizes[0], "num_relations": sizes[1]}
     return negative_sampler_resolver.make(config.sampler, settings | {"num_negs_per_pos": config.negatives})

@@ -22,6 +22,7 @@ from torch import Tensor
 from kgkit.encoder.config import EncoderRecipe, TrainingConfig
 from kgkit.encoder.model import EncoderModel
 from kgkit.encoder.precision import autocast_for, choose_precision
+from kgkit.encoder.relation_scorer import require_known_parts
 from kgkit.errors import InputError, KgkitError
 from kgkit.files import partial_folder, partial_path, publish_folder, require_replaceable, write_json_atomically
 from kgkit.progress import progress
@@ -114,6 +115,7 @@ def train_encoder(path: Path, out: Path, recipe: EncoderRecipe, *, resume: bool 
         KgkitError: if a loss or a vector becomes NaN, or the disk is full; the last checkpoint is kept.
     """
     began = time.process_time()
+    require_known_parts(recipe.relation)
     accelerator = Accelerator(cpu=_are_processes_on_cpu())
     source = read_source(path)
     if recipe.text.model == "none" and not len(source.view.triples):
