@@ -118,7 +118,7 @@ class RelationScorer(nn.Module):
         Raises:
             InputError: if there is none of this name, or its concepts are not one vector each.
         """
-        require_known_parts(self.config)
+        _require_fitting(self.name)
         wanted = inspect.signature(interaction_resolver.lookup(self.name).__init__).parameters
         values: dict[str, Any] = {"embedding_dim": self.dim, "input_dim": self.dim}
         if self.name == "tucker":
@@ -286,12 +286,16 @@ def require_known_parts(config: RelationConfig) -> None:
     Raises:
         InputError: with the names that would do.
     """
-    known, name = _fitting_interactions(), config.interaction
-    if name not in known:
-        problem = f"recipe key 'relation.interaction' is {name!r}, expected one whose concepts are one vector"
-        raise InputError(f"{problem}; {choices(name, known)}")
+    _require_fitting(config.interaction)
     _require_known("loss", config.loss, loss_resolver.lookup_dict)
     _require_known("sampler", config.sampler, negative_sampler_resolver.lookup_dict)
+
+
+def _require_fitting(interaction: str) -> None:
+    known = _fitting_interactions()
+    if interaction not in known:
+        problem = f"recipe key 'relation.interaction' is {interaction!r}, expected one whose concepts are one vector"
+        raise InputError(f"{problem}; {choices(interaction, known)}")
 
 
 def _require_known(key: str, name: str, known: Collection[str]) -> None:
