@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,11 +36,14 @@ class Step:
         command: As a user would type it.
         words: What it does, for a newcomer.
         save: File under demo/ that gets its standard output; "" to show it instead.
+        beside: Whether it runs beside the step before it: two trainings on half the cores each are done sooner than one
+            after the other on all of them.
     """
 
     command: str
     words: str
     save: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def steps(films: tuple[Film, ...]) -> list[Step]:
         Step("kgkit train-encoder demo/kg --out demo/encoder --recipe fast",
              "A text encoder and a graph network learn one vector per concept."),
         Step("kgkit train-encoder demo/kg --out demo/control --recipe fast --set held_out.control=shuffled-graph",
-             "The same training on a graph whose facts were shuffled: what the real graph must beat."),
+             "Beside it, the same training on a graph whose facts were shuffled: what the real graph must beat.", beside=True),
         Step("kgkit train-encoder demo/kg --out demo/untrained --recipe untrained",
              "The language model as it came, without a step of training: the floor."),
         *(Step(f"kgkit evaluate demo/encoder --task {task} --against shuffled=demo/control --against untrained=demo/untrained --json",
@@ -92,17 +99,46 @@ def steps(films: tuple[Film, ...]) -> list[Step]:
     return line
 
 
-def run(step: Step, number: int, total: int) -> float:
-    """Run one step; seconds it took. A failed step ends the demo with its own message."""
-    print(f"\n[{number}/{total}] {step.words}\n$ {step.command}", flush=True)
-    begin = time.monotonic()
-    done = subprocess.run(shlex.split(step.command), stdout=subprocess.PIPE if step.save else None, check=False)
-    if done.returncode:
-        sys.exit(f"demo: step {number} failed with exit code {done.returncode}: {step.command}")
-    if step.save:
-        (DEMO / step.save).write_bytes(done.stdout)
-        print(f"  -> demo/{step.save}")
-    return time.monotonic() - begin
+def run(group: Sequence[Step], number: int, total: int) -> list[float]:
+    """Run steps at once, the first of which is step `number` of `total`.
+
+    Returns:
+        Seconds until each was done, and all before it. The first speaks as it goes, the others when they are done. A
+        failed step ends the demo, and those beside it, with its own message.
+    """
+    begin, seconds = time.monotonic(), list[float]()
+    share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(group)))} if len(group) > 1 else {}
+    with ExitStack() as stack:
+        started = []
+        for later, step in enumerate(group):
+            print(f"\n[{number + later}/{total}] {step.words}\n$ {step.command}", flush=True)
+            said = stack.enter_context(tempfile.TemporaryFile())
+            words = said if later else None
+            command, out = shlex.split(step.command), said if step.save else words
+            process = stack.enter_context(subprocess.Popen(command, stdout=out, stderr=words, env=os.environ | share))
+            stack.callback(process.kill)
+            started.append((step, process, said))
+        for later, (step, process, said) in enumerate(started):
+            failed = process.wait()
+            said.seek(0)
+            if step.save:
+                (DEMO / step.save).write_bytes(said.read())
+                print(f"  -> demo/{step.save}")
+            elif later:
+                print(f"\n[{number + later}/{total}] said:\n{said.read().decode()}", flush=True)
+            if failed:
+                sys.exit(f"demo: step {number + later} failed with exit code {failed}: {step.command}")
+            seconds.append(time.monotonic() - begin)
+    return seconds
+
+
+def run_all(line: Sequence[Step]) -> list[float]:
+    """Seconds that each step took."""
+    seconds = list[float]()
+    while (done := len(seconds)) < len(line):
+        end = next((row for row in range(done + 1, len(line)) if not line[row].beside), len(line))
+        seconds += run(line[done:end], done + 1, len(line))
+    return seconds
 
 
 def main() -> None:
@@ -115,10 +151,10 @@ def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
     line = steps(FILMS)
-    timed = [(step, run(step, number, len(line))) for number, step in enumerate(line, 1)]
+    seconds = run_all(line)
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     about = {
-        "steps": [asdict(step) | {"seconds": round(seconds, 1)} for step, seconds in timed],
+        "steps": [asdict(step) | {"seconds": round(took, 1)} for step, took in zip(line, seconds, strict=True)],
         "films": [asdict(film) for film in FILMS],
         "seconds": round(time.monotonic() - begin, 1),
         "peak_mb": round(peak_mb),
