@@ -149,7 +149,7 @@ def _training(manifest: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         seconds = manifest["cpu_seconds"]
         spent = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
         rows.append(("CPU time", f"{spent}, all threads together"))
-    for change in manifest.get("rates_changed", ()):
+    for change in manifest.get("recipe_changed", ()):
         rows.append((f"until step {change['step']:,}", f"{change['key']} was {change['before']:g}"))
     if manifest.get("precision"):
         rows.append(("precision", str(manifest["precision"])))

@@ -90,7 +90,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def changed_rates(found: dict[str, Any], about: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """What a resumed run and those it goes on from have changed: `rates_changed` for the manifest, or nothing.
+    """What a resumed run and those it goes on from have changed: `recipe_changed` for the manifest, or nothing.
 
     Args:
         found: What the checkpoint says of its run.
@@ -107,9 +107,9 @@ def changed_rates(found: dict[str, Any], about: dict[str, Any], checkpoint: Path
         if key not in _RATES:
             what = f"this checkpoint was made with another recipe ({key} was {before}, is {now})"
             raise InputError(f"{what}; run again without --resume", checkpoint)
-    step, rates = found["progress"]["step"], found.get("rates_changed", [])
+    step, rates = found["progress"]["step"], found.get("recipe_changed", [])
     rates += [{"step": step, "key": key, "before": before} for key, (before, _) in changed.items()]
-    return {"rates_changed": rates} if rates else {}
+    return {"recipe_changed": rates} if rates else {}
 
 
 def _under(content: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -352,7 +352,7 @@ def test_after_a_loss_that_is_no_number_a_run_goes_on_with_lower_rates(
     lower = ("train.text_learning_rate=1e-6", "train.graph_learning_rate=2e-6")
     train_encoder(tiny_kg, tmp_path / "encoder", tiny_recipe(every, *lower), resume=True)
     manifest = load_encoder(tmp_path / "encoder").manifest
-    assert manifest["rates_changed"] == [
+    assert manifest["recipe_changed"] == [
         {"step": 10, "key": f"train.{side}_learning_rate", "before": getattr(before, f"{side}_learning_rate")}
         for side in ("text", "graph")
     ]
