@@ -74,6 +74,8 @@ def test_two_recipes_are_compared_in_pairs_and_the_probe_with_them(config: Cross
     )
     assert found["studies"] == len(predictions(config.out_dir))
     assert found["macro_auroc"]["difference"] is not None
+    with pytest.raises(InputError, match=r"holds evaluations and is none: give one of them \(seed-0\)"):
+        compare(CompareConfig(config.out_dir, tmp_path / "PROBE" / "seed-0"))
 
 
 def test_a_finding_left_out_is_asked_of_models_that_never_heard_of_it(

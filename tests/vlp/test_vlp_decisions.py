@@ -241,6 +241,8 @@ def test_models_and_evaluations_compare_alike(
         compare(CompareConfig(tiny_model_dir, tmp_path / "A"))
     with pytest.raises(InputError, match="neither a model nor an evaluation"):
         compare(CompareConfig(tmp_path, tmp_path / "A"))
+    with pytest.raises(InputError, match="this is a prepared data, expected a trained model"):
+        compare(CompareConfig(tiny_data_dir, tmp_path / "A"))
     with pytest.raises(InputError, match=r"config\.resamples=0: expected 1 or more and 2 or more"):
         compare(CompareConfig(tmp_path / "A", tmp_path / "B", resamples=0))
     (tmp_path / "B" / "metrics.json").write_text("[]")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kgkit.interface import DoubleArray, InputError, write_json_atomically
+from kgkit.interface import DoubleArray, InputError, read_manifest, write_json_atomically
 from vlp.data.prepared import LABEL_PREFIX
 from vlp.evaluation.evaluate import EvaluateConfig, evaluate, read_metrics
 from vlp.evaluation.measure import MIN_POSITIVES, or_none
@@ -197,6 +197,9 @@ def _evaluation(folder: Path, config: CompareConfig, scratch: Path) -> Path:
         return folder
     if not (folder / "manifest.json").is_file():
         raise InputError("neither a model nor an evaluation (no manifest.json, no predictions.csv)", folder)
+    if inside := sorted(path.parent.name for path in folder.glob("*/predictions.csv")):
+        raise InputError(f"this folder holds evaluations and is none: give one of them ({', '.join(inside)})", folder)
+    read_manifest(folder, "model")
     if config.data_dir is None or config.split is None:
         raise InputError(
             "this is a model: give DATA and --split to measure it on, or the folder of an evaluation", folder
