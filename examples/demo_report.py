@@ -228,7 +228,7 @@ def _commands(run: dict[str, Any]) -> str:
     lines = "\n".join(
         f"$ {escape(step['command'])}"
         + (f" > demo/{step['save']}" if step["save"] else "")
-        + f"   # {step['seconds']:.0f} s"
+        + f"   # {step['seconds']:.0f} s{', beside the one above' if step['beside'] else ''}"
         for step in run["steps"]
     )
     return f"""<h2>6. The exact commands</h2><pre>{lines}</pre>
